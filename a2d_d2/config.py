@@ -1,0 +1,137 @@
+"""Configuration keys of the project, and the one function that sets a configuration up."""
+
+from detectron2.config import CfgNode as CN
+from detectron2.config import get_cfg
+
+from a2d_d2.data.registration import register_release
+from a2d_d2.label_space import LabelSpace
+
+
+def add_a2d_config(cfg: CN) -> None:
+    """Adds the keys of a2d_d2 to ``cfg``, with the paper's setting as the default of each."""
+    _add_data_config(cfg)
+    _add_model_config(cfg)
+
+    # "SGD" (the paper) or "ADAMW" (training from scratch).
+    cfg.SOLVER.OPTIMIZER = "SGD"
+    # Largest norm of the gradient over all parameters together; 0 turns clipping off. 5 in the paper's
+    # released code.
+    cfg.SOLVER.MAX_GRAD_NORM = 5.0
+
+    # How instances become one label map (README, "From instances to a label map"): instances below
+    # either threshold are not painted. Inference thresholds of the paper's released code.
+    cfg.TEST.ACTOR_THRESH = 0.7
+    cfg.TEST.ACTION_THRESH = 0.3
+    # Number of test frames drawn beside their ground truth after each evaluation; 0 draws none.
+    cfg.TEST.NUM_PICTURES = 8
+    # Score that chooses the best checkpoint, as a path in metrics.json; "" keeps none.
+    cfg.TEST.BEST_METRIC = "segmentation/joint/mIoU"
+
+
+def _add_data_config(cfg: CN) -> None:
+    # Folder that holds videoset.csv, for the names a2d_train and a2d_test;
+    # "" means $DETECTRON2_DATASETS/A2D/Release.
+    cfg.DATASETS.ROOT = ""
+    # YAML file of actors, actions and valid pairs; "" means A2D's own.
+    cfg.DATASETS.LABEL_SPACE = ""
+
+    cfg.INPUT.CLIP = CN()
+    # T: frames in the window around an annotated frame, and the step between them in frames.
+    cfg.INPUT.CLIP.LENGTH = 5
+    cfg.INPUT.CLIP.STRIDE = 1
+    # Put the annotated frame at a random place of the training window, as the paper's released code
+    # does, instead of its middle.
+    cfg.INPUT.CLIP.RANDOM_PLACEMENT = False
+    # Folder written by tools/prepare_clips.py; "" decodes videos and computes flow on the fly.
+    cfg.INPUT.CLIP.CACHE = ""
+    # Optical flow: "dis" (DIS, medium), "farneback" or "tvl1" (needs opencv-contrib; the paper's).
+    cfg.INPUT.FLOW_METHOD = "dis"
+    # Largest relative change of brightness, contrast and saturation of a training clip; 0 is off.
+    cfg.INPUT.COLOR_JITTER = 0.0
+
+
+def _add_model_config(cfg: CN) -> None:
+    cfg.MODEL.META_ARCHITECTURE = "ActorActionRCNN"
+    cfg.MODEL.MASK_ON = True
+    cfg.MODEL.ROI_HEADS.NAME = "ActorActionROIHeads"
+    # "joint" trains everything; "actor" the appearance stream and its heads alone; "action" the flow
+    # stream, temporal modules and action head on a frozen actor branch (section 4.3).
+    cfg.MODEL.TRAIN_BRANCH = "joint"
+    # Start the rows of the actors from the COCO classes that the label space names for them.
+    cfg.MODEL.ACTORS_FROM_COCO = True
+    # Box size in pixels that goes to pyramid level 4 in every region pooler (FPN, equation 1). Small
+    # frames need a smaller one, or every region lands on the finest level.
+    cfg.MODEL.ROI_HEADS.CANONICAL_BOX_SIZE = 224
+
+    # The motion backbone mirrors MODEL.BACKBONE with its own parameters (section 3.2).
+    cfg.MODEL.FLOW = CN()
+    cfg.MODEL.FLOW.ENABLED = True
+    # Mean and standard deviation of x, y and magnitude, in pixels per frame.
+    cfg.MODEL.FLOW.PIXEL_MEAN = [0.0, 0.0, 0.0]
+    cfg.MODEL.FLOW.PIXEL_STD = [0.15625, 0.15625, 0.15625]
+    # Start weights of the motion backbone (ImageNet); "" starts at random.
+    cfg.MODEL.FLOW.WEIGHTS = ""
+
+    # Aggregation over time, per pyramid level and stream (section 3.2).
+    cfg.MODEL.TEMPORAL = CN()
+    cfg.MODEL.TEMPORAL.ENABLED = True
+    cfg.MODEL.TEMPORAL.NAME = "TemporalConv"
+    # Number of 3x1x1 layers; each reaches one frame further to both sides.
+    cfg.MODEL.TEMPORAL.NUM_LAYERS = 1
+
+    # Fusion of the two streams (section 3.2: concatenation).
+    cfg.MODEL.FUSION = CN()
+    cfg.MODEL.FUSION.NAME = "ConcatFusion"
+
+    # Action classifier on RoIAlign-AN of the fused pyramid (section 3.2).
+    cfg.MODEL.ROI_ACTION_HEAD = CN()
+    cfg.MODEL.ROI_ACTION_HEAD.NAME = "ActionHead"
+    # |Y|; set from the label space.
+    cfg.MODEL.ROI_ACTION_HEAD.NUM_CLASSES = 9
+    cfg.MODEL.ROI_ACTION_HEAD.POOLER_RESOLUTION = 7
+    # Bilinear samples per bin and axis; 0 adapts to the region.
+    cfg.MODEL.ROI_ACTION_HEAD.POOLER_SAMPLING_RATIO = 0
+    cfg.MODEL.ROI_ACTION_HEAD.POOLER_TYPE = "ROIAlignV2"
+    # Convolutions and fully connected layers before the classifier, and their widths.
+    cfg.MODEL.ROI_ACTION_HEAD.NUM_CONV = 0
+    cfg.MODEL.ROI_ACTION_HEAD.CONV_DIM = 256
+    cfg.MODEL.ROI_ACTION_HEAD.NUM_FC = 2
+    cfg.MODEL.ROI_ACTION_HEAD.FC_DIM = 1024
+    # Names of actors whose regions do not count in the action loss (zero-shot, section 4.4).
+    cfg.MODEL.ROI_ACTION_HEAD.EXCLUDED_ACTORS = []
+
+    # The five weights of equation (1). The second covers the boxes of RPN and of the regions.
+    cfg.MODEL.LOSS_WEIGHTS = CN()
+    cfg.MODEL.LOSS_WEIGHTS.RPN_CLS = 1.0
+    cfg.MODEL.LOSS_WEIGHTS.BOX_REG = 1.0
+    cfg.MODEL.LOSS_WEIGHTS.ACTOR = 1.0
+    cfg.MODEL.LOSS_WEIGHTS.ACTION = 1.0
+    cfg.MODEL.LOSS_WEIGHTS.MASK = 1.0
+
+
+def setup_cfg(config_file: str = "", opts: list[str] = ()) -> CN:
+    """Builds the frozen configuration that training, tools and tests share.
+
+    Defaults, then ``config_file`` (with its ``_BASE_``), then ``opts`` (KEY VALUE pairs). The class
+    counts are set from the label space, and ``a2d_train`` / ``a2d_test`` registered under
+    ``DATASETS.ROOT``.
+
+    Raises:
+        ValueError: names the wrong key and the file or option that holds it.
+    """
+    cfg = get_cfg()
+    add_a2d_config(cfg)
+    try:
+        if config_file:
+            cfg.merge_from_file(config_file)
+        cfg.merge_from_list(list(opts))
+    except (KeyError, AssertionError) as error:
+        where = config_file or "the command line"
+        raise ValueError(f"bad configuration ({where}): {error}") from error
+    label_space = LabelSpace.load(cfg.DATASETS.LABEL_SPACE)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = label_space.num_actors
+    cfg.MODEL.ROI_ACTION_HEAD.NUM_CLASSES = label_space.num_actions
+    for split in ("train", "test"):
+        register_release(f"a2d_{split}", cfg.DATASETS.ROOT, split, label_space)
+    cfg.freeze()
+    return cfg

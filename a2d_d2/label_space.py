@@ -1,0 +1,280 @@
+"""Actors, actions, their valid pairs, joint ids and colours: the only codec of ids in the project.
+
+Inside the program actors and actions are 0-based indices (background is Detectron2's last index).
+At the border (annotations, label maps, predictions as PNG) stands the *joint id*
+``base * (actor + 1) + (action + 1)``, 0 being background; A2D's base is 10.
+"""
+
+import colorsys
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import yaml
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """The classes of a data set.
+
+    Attributes:
+        name: of the data set, for messages.
+        actors: names of the actor classes X, in order of their 0-based index.
+        actions: names of the action classes Y, in order of their 0-based index.
+        valid_pairs: the (actor, action) index pairs that occur, in ascending order.
+        coco_names: for an actor, the COCO class whose weights may start it.
+    """
+
+    name: str
+    actors: tuple[str, ...]
+    actions: tuple[str, ...]
+    valid_pairs: tuple[tuple[int, int], ...]
+    coco_names: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self):
+        for kind, names in (("actors", self.actors), ("actions", self.actions)):
+            if not names:
+                raise ValueError(f"label space {self.name}: no {kind}")
+            for name in names:
+                if not isinstance(name, str) or not name:
+                    raise ValueError(f"label space {self.name}: {name!r} in {kind} is not a name")
+            repeated = sorted({name for name in names if names.count(name) > 1})
+            if repeated:
+                raise ValueError(f"label space {self.name}: {kind} repeat {', '.join(repeated)}")
+        if not self.valid_pairs:
+            raise ValueError(f"label space {self.name}: no valid pair of actor and action")
+        for name in self.coco_names:
+            if name not in self.actors:
+                raise ValueError(f"label space {self.name}: coco names {name!r}, not an actor")
+
+    # ---------------------------------------------------------------- sources
+
+    @staticmethod
+    @functools.lru_cache(maxsize=1)
+    def a2d() -> "LabelSpace":
+        """The 7 actors, 9 actions and 43 valid pairs of A2D (Xu et al., CVPR 2015)."""
+        valid = {
+            "adult": "climbing crawling eating jumping rolling running walking none",
+            "baby": "climbing crawling rolling walking none",
+            "ball": "flying jumping rolling none",
+            "bird": "climbing eating flying jumping rolling walking none",
+            "car": "flying jumping rolling running none",
+            "cat": "climbing eating jumping rolling running walking none",
+            "dog": "crawling eating jumping rolling running walking none",
+        }
+        actions = "climbing crawling eating flying jumping rolling running walking none".split()
+        return LabelSpace.from_dict(
+            {
+                "name": "A2D",
+                "actors": list(valid),
+                "actions": actions,
+                "valid": {actor: names.split() for actor, names in valid.items()},
+                "coco": {"adult": "person", "baby": "person", "ball": "sports ball"}
+                | {name: name for name in ("bird", "car", "cat", "dog")},
+            }
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike | None) -> "LabelSpace":
+        """Reads the label space of a YAML file; an empty ``path`` gives A2D's.
+
+        The file holds ``actors`` and ``actions`` (lists of names), and optionally ``name``, ``valid``
+        (actor name to the list of its actions; an actor left out, or the whole key, allows every
+        action) and ``coco`` (actor name to the COCO class that starts its weights).
+
+        Raises:
+            ValueError: the file cannot be read or is wrong; names it and says why.
+        """
+        if not path:
+            return cls.a2d()
+        try:
+            with open(path, encoding="utf-8") as stream:
+                value = yaml.safe_load(stream)
+        except OSError as error:
+            raise ValueError(f"cannot read label space {path}: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"label space {path} is not valid YAML: {error}") from error
+        if not isinstance(value, dict):
+            raise ValueError(f"label space {path}: expected the keys actors and actions")
+        try:
+            return cls.from_dict({"name": os.path.splitext(os.path.basename(path))[0]} | value)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_dict(cls, value: Mapping) -> "LabelSpace":
+        """Makes a label space of the keys that :meth:`load` describes."""
+        name = str(value.get("name", "custom"))
+        unknown = sorted(set(value) - {"name", "actors", "actions", "valid", "coco"})
+        if unknown:
+            raise ValueError(f"label space {name}: unknown key {', '.join(map(str, unknown))}")
+        for key in ("actors", "actions"):
+            if not isinstance(value.get(key), list):
+                raise ValueError(f"label space {name}: {key} must be a list of names")
+        for key in ("valid", "coco"):
+            if not isinstance(value.get(key) or {}, dict):
+                raise ValueError(f"label space {name}: {key} must map actor names")
+        actors, actions = tuple(value["actors"]), tuple(value["actions"])
+        valid = value.get("valid") or {}
+        for actor, names in valid.items():
+            if actor not in actors:
+                raise ValueError(f"label space {name}: valid names {actor!r}, not an actor")
+            if not isinstance(names, list):
+                raise ValueError(f"label space {name}: valid.{actor} must be a list of actions")
+            for action in names:
+                if action not in actions:
+                    raise ValueError(f"label space {name}: {action!r} of {actor} is not an action")
+        pairs = tuple(
+            (i, j)
+            for i, actor in enumerate(actors)
+            for j, action in enumerate(actions)
+            if action in valid.get(actor, actions)
+        )
+        return cls(name, actors, actions, pairs, dict(value.get("coco") or {}))
+
+    # ---------------------------------------------------------------- sizes and masks
+
+    @property
+    def num_actors(self) -> int:
+        return len(self.actors)
+
+    @property
+    def num_actions(self) -> int:
+        return len(self.actions)
+
+    @functools.cached_property
+    def valid(self) -> np.ndarray:
+        """(|X|, |Y|) bool: whether the pair is valid."""
+        table = np.zeros((self.num_actors, self.num_actions), dtype=bool)
+        table[tuple(np.transpose(self.valid_pairs))] = True
+        table.setflags(write=False)
+        return table
+
+    # ---------------------------------------------------------------- joint ids
+
+    @functools.cached_property
+    def base(self) -> int:
+        """Factor between the actor and the action part of a joint id: a power of ten."""
+        return 10 ** len(str(self.num_actions))
+
+    @functools.cached_property
+    def joint_ids(self) -> tuple[int, ...]:
+        """The joint ids of all |X| * |Y| pairs, valid or not, ascending."""
+        return tuple(
+            self.joint_id(i, j) for i in range(self.num_actors) for j in range(self.num_actions)
+        )
+
+    @property
+    def max_id(self) -> int:
+        """The largest joint id; 79 in A2D."""
+        return self.joint_id(self.num_actors - 1, self.num_actions - 1)
+
+    def joint_id(self, actor: int, action: int) -> int:
+        """The joint id of a pair of 0-based indices."""
+        if not (0 <= actor < self.num_actors and 0 <= action < self.num_actions):
+            raise ValueError(f"{self.name} has no actor {actor} with action {action}")
+        return self.base * (int(actor) + 1) + int(action) + 1
+
+    def split_id(self, joint_id: int) -> tuple[int, int]:
+        """The 0-based (actor, action) of a joint id other than background.
+
+        Raises:
+            ValueError: ``joint_id`` is 0 or none of the |X| * |Y| pairs.
+        """
+        actor, action = divmod(int(joint_id), self.base)
+        if joint_id != int(joint_id) or not (
+            1 <= actor <= self.num_actors and 1 <= action <= self.num_actions
+        ):
+            raise ValueError(f"{joint_id:g} is not a joint id of {self.name}")
+        return actor - 1, action - 1
+
+    def is_valid_id(self, joint_id: int) -> bool:
+        """Whether ``joint_id`` is that of a valid pair (background is not)."""
+        try:
+            return bool(self.valid[self.split_id(joint_id)])
+        except ValueError:
+            return False
+
+    @functools.cached_property
+    def is_known_id(self) -> np.ndarray:
+        """(max_id + 1,) bool: True for background and every pair, a look-up table for label maps."""
+        table = np.zeros(self.max_id + 1, dtype=bool)
+        table[[0, *self.joint_ids]] = True
+        table.setflags(write=False)
+        return table
+
+    @property
+    def label_map_dtype(self) -> np.dtype:
+        """The smallest unsigned type that holds every joint id: uint8, or uint16."""
+        return np.min_scalar_type(self.max_id)
+
+    # ---------------------------------------------------------------- names
+
+    def pair_name(self, actor: int, action: int) -> str:
+        """ "dog-running" """
+        return f"{self.actors[actor]}-{self.actions[action]}"
+
+    @functools.cached_property
+    def pair_names(self) -> tuple[str, ...]:
+        """Names of the valid pairs, in their order."""
+        return tuple(self.pair_name(*pair) for pair in self.valid_pairs)
+
+    def actor_index(self, name: str) -> int:
+        """The 0-based index of an actor name; ValueError lists the names."""
+        return _index(self.actors, name, "actor", self.name)
+
+    def action_index(self, name: str) -> int:
+        """The 0-based index of an action name; ValueError lists the names."""
+        return _index(self.actions, name, "action", self.name)
+
+    # ---------------------------------------------------------------- colours
+
+    @functools.cached_property
+    def palette(self) -> np.ndarray:
+        """(max_id + 1, 3) uint8 RGB by joint id, unused ids black.
+
+        The hue tells the actor; the action goes from dark over pure to pale. With A2D's sizes these
+        are the colours of its ``col`` label maps.
+        """
+        colors = np.zeros((self.max_id + 1, 3), dtype=np.uint8)
+        hue_step = 54 if self.num_actors <= 7 else 360 / (self.num_actors + 1)
+        half = max(1, (self.num_actions + 1) // 2)
+        for joint_id in self.joint_ids:
+            actor, action = self.split_id(joint_id)
+            step = action + 1
+            saturation = 1.0 if step <= half else 1 - (step - half) / half
+            value = min(1.0, step / half)
+            rgb = colorsys.hsv_to_rgb(hue_step * actor / 360 % 1, saturation, value)
+            colors[joint_id] = [min(255, int(255 * c) + 1) for c in rgb]
+        colors.setflags(write=False)
+        return colors
+
+    def color(self, joint_id: int) -> tuple[int, int, int]:
+        """RGB in 0..255 of a joint id."""
+        red, green, blue = self.palette[joint_id]
+        return int(red), int(green), int(blue)
+
+    # ---------------------------------------------------------------- files
+
+    def to_dict(self) -> dict:
+        """The plain mapping that :meth:`from_dict` reads."""
+        valid = {
+            actor: [action for j, action in enumerate(self.actions) if self.valid[i, j]]
+            for i, actor in enumerate(self.actors)
+        }
+        return {
+            "name": self.name,
+            "actors": list(self.actors),
+            "actions": list(self.actions),
+            "valid": valid,
+            "coco": dict(self.coco_names),
+        }
+
+
+def _index(names: Sequence[str], name: str, kind: str, space: str) -> int:
+    try:
+        return names.index(name)
+    except ValueError:
+        raise ValueError(f"{space} has no {kind} {name!r}; it has {', '.join(names)}") from None
