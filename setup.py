@@ -12,8 +12,8 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "a2d_d2/__init__.py").read_
 # Machines without libGL take opencv-python-headless, the same cv2 without windows (see Makefile).
 OPENCV = os.environ.get("A2D_D2_OPENCV", "opencv-python")
 
-# Detectron2 itself is not on PyPI: tools/install_detectron2.py, or the official build. The lines after
-# pycocotools are what it imports.
+# Detectron2 itself is not on PyPI: tools/install_detectron2.py, or the official build. The lines
+# after pycocotools are what it imports.
 INSTALL_REQUIRES = [
     "torch>=2.4",
     "torchvision>=0.19",

@@ -1,5 +1,6 @@
 """Configuration keys of the project, and the one function that sets a configuration up."""
 
+import torch
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
@@ -14,9 +15,11 @@ def add_a2d_config(cfg: CN) -> None:
 
     # "SGD" (the paper) or "ADAMW" (training from scratch).
     cfg.SOLVER.OPTIMIZER = "SGD"
-    # Largest norm of the gradient over all parameters together; 0 turns clipping off. 5 in the paper's
-    # released code.
+    # Largest norm of the gradient over all parameters together; 0 turns clipping off. The paper's
+    # released code has 5.
     cfg.SOLVER.MAX_GRAD_NORM = 5.0
+    # Type of the forward pass when SOLVER.AMP.ENABLED: "bfloat16" (CPU and GPU) or "float16" (GPU).
+    cfg.SOLVER.AMP.PRECISION = "bfloat16"
 
     # How instances become one label map (README, "From instances to a label map"): instances below
     # either threshold are not painted. Inference thresholds of the paper's released code.
@@ -54,13 +57,13 @@ def _add_model_config(cfg: CN) -> None:
     cfg.MODEL.META_ARCHITECTURE = "ActorActionRCNN"
     cfg.MODEL.MASK_ON = True
     cfg.MODEL.ROI_HEADS.NAME = "ActorActionROIHeads"
-    # "joint" trains everything; "actor" the appearance stream and its heads alone; "action" the flow
-    # stream, temporal modules and action head on a frozen actor branch (section 4.3).
+    # "joint" trains everything; "actor" the appearance stream and its heads alone; "action" the
+    # flow stream, temporal modules and action head on a frozen actor branch (section 4.3).
     cfg.MODEL.TRAIN_BRANCH = "joint"
     # Start the rows of the actors from the COCO classes that the label space names for them.
     cfg.MODEL.ACTORS_FROM_COCO = True
-    # Box size in pixels that goes to pyramid level 4 in every region pooler (FPN, equation 1). Small
-    # frames need a smaller one, or every region lands on the finest level.
+    # Box size in pixels that goes to pyramid level 4 in every region pooler (FPN, equation 1).
+    # Small frames need a smaller one, or every region lands on the finest level.
     cfg.MODEL.ROI_HEADS.CANONICAL_BOX_SIZE = 224
 
     # The motion backbone mirrors MODEL.BACKBONE with its own parameters (section 3.2).
@@ -113,8 +116,8 @@ def setup_cfg(config_file: str = "", opts: list[str] = ()) -> CN:
     """Builds the frozen configuration that training, tools and tests share.
 
     Defaults, then ``config_file`` (with its ``_BASE_``), then ``opts`` (KEY VALUE pairs). The class
-    counts are set from the label space, and ``a2d_train`` / ``a2d_test`` registered under
-    ``DATASETS.ROOT``.
+    counts are set from the label space, ``a2d_train`` and ``a2d_test`` registered under
+    ``DATASETS.ROOT``, and MODEL.DEVICE falls back to the CPU where there is no GPU.
 
     Raises:
         ValueError: names the wrong key and the file or option that holds it.
@@ -133,5 +136,7 @@ def setup_cfg(config_file: str = "", opts: list[str] = ()) -> CN:
     cfg.MODEL.ROI_ACTION_HEAD.NUM_CLASSES = label_space.num_actions
     for split in ("train", "test"):
         register_release(f"a2d_{split}", cfg.DATASETS.ROOT, split, label_space)
+    if not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
     cfg.freeze()
     return cfg

@@ -14,6 +14,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import yaml
 
+A2D_ACTIONS = (
+    *("climbing", "crawling", "eating", "flying", "jumping"),
+    *("rolling", "running", "walking", "none"),
+)
+
 
 @dataclass(frozen=True)
 class LabelSpace:
@@ -64,12 +69,11 @@ class LabelSpace:
             "cat": "climbing eating jumping rolling running walking none",
             "dog": "crawling eating jumping rolling running walking none",
         }
-        actions = "climbing crawling eating flying jumping rolling running walking none".split()
         return LabelSpace.from_dict(
             {
                 "name": "A2D",
                 "actors": list(valid),
-                "actions": actions,
+                "actions": list(A2D_ACTIONS),
                 "valid": {actor: names.split() for actor, names in valid.items()},
                 "coco": {"adult": "person", "baby": "person", "ball": "sports ball"}
                 | {name: name for name in ("bird", "car", "cat", "dog")},
@@ -80,9 +84,9 @@ class LabelSpace:
     def load(cls, path: str | os.PathLike | None) -> "LabelSpace":
         """Reads the label space of a YAML file; an empty ``path`` gives A2D's.
 
-        The file holds ``actors`` and ``actions`` (lists of names), and optionally ``name``, ``valid``
-        (actor name to the list of its actions; an actor left out, or the whole key, allows every
-        action) and ``coco`` (actor name to the COCO class that starts its weights).
+        The file holds ``actors`` and ``actions`` (lists of names), and optionally ``name``,
+        ``valid`` (actor name to the list of its actions; an actor left out, or the whole key,
+        allows every action) and ``coco`` (actor name to the COCO class that starts its weights).
 
         Raises:
             ValueError: the file cannot be read or is wrong; names it and says why.
@@ -199,7 +203,7 @@ class LabelSpace:
 
     @functools.cached_property
     def is_known_id(self) -> np.ndarray:
-        """(max_id + 1,) bool: True for background and every pair, a look-up table for label maps."""
+        """(max_id + 1,) bool look-up table: True for background and every pair, valid or not."""
         table = np.zeros(self.max_id + 1, dtype=bool)
         table[[0, *self.joint_ids]] = True
         table.setflags(write=False)

@@ -4,9 +4,10 @@
 Detectron2 is not on PyPI. The official way is to build it from its git repository; whoever has done
 so keeps that build: an importable Detectron2 >= 0.6 is left alone. Otherwise this script installs a
 pure-Python Detectron2 0.6: pip fetches one wheel of PyPI that carries the whole package as
-``LabGym/detectron2``, its SHA-256 is checked, only that folder is kept (it is Apache-2.0; the rest of
-the wheel is GPL-3.0 and is thrown away), its imports are renamed back, and the result is installed
-as the ordinary distribution ``detectron2`` so that pip, loggers and pickles see nothing unusual.
+``LabGym/detectron2``, its SHA-256 is checked, only that folder is kept (it is Apache-2.0; the rest
+of the wheel is GPL-3.0 and is thrown away), its imports are renamed back, and the result is
+installed as the ordinary distribution ``detectron2``, so that pip, loggers and pickles see nothing
+unusual.
 
 The compiled operators (rotated boxes, deformable convolution, the fast COCO evaluator) are not in
 it; a2d_d2 uses none of them.
@@ -55,8 +56,8 @@ Requires-Dist: yacs (>=0.1.8)
 NOTICE = f"""Detectron2
 Copyright (c) Facebook, Inc. and its affiliates (now Meta Platforms, Inc.).
 
-Licensed under the Apache License, Version 2.0 (the "License"); you may not use these files except in
-compliance with the License. You may obtain a copy of the License at
+Licensed under the Apache License, Version 2.0 (the "License"); you may not use these files except
+in compliance with the License. You may obtain a copy of the License at
 
     http://www.apache.org/licenses/LICENSE-2.0
 

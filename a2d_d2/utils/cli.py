@@ -8,8 +8,8 @@ from collections.abc import Callable
 def run_tool(main: Callable[[], int | None]) -> None:
     """Runs a command-line ``main`` and exits with its status.
 
-    A user's mistake (ValueError, OSError) becomes one line on standard error and exit code 2, without
-    a traceback; Ctrl-C exits with 130. ``A2D_D2_DEBUG=1`` shows the traceback instead.
+    A user's mistake (ValueError, OSError) becomes one line on standard error and exit code 2,
+    without a traceback; Ctrl-C exits with 130. ``A2D_D2_DEBUG=1`` shows the traceback instead.
     """
     try:
         status = main()

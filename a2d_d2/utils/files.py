@@ -12,8 +12,9 @@ from pathlib import Path
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Gives a temporary path beside ``path`` that becomes ``path`` if the block succeeds.
 
-    The temporary name keeps the suffix (OpenCV and others choose the format by it). Missing parent
-    folders are made. When the block raises, the temporary file is removed and ``path`` is untouched.
+    The temporary name keeps the suffix (OpenCV and others choose the format by it). Missing
+    parent folders are made. When the block raises, the temporary file is removed and ``path`` is
+    untouched.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

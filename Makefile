@@ -1,0 +1,46 @@
+# make venv   set everything up in .venv (a second call does nothing)
+# make demo   generate a small release, train on it, evaluate, and make a page of results
+# make test   formatting, linting and all tests
+#
+# PYTHON=python3.12 chooses the interpreter, VENV=dir the place of the environment.
+
+PYTHON ?= python3
+VENV ?= .venv
+DEMO ?= demo
+DEMO_ARGS ?=
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# The opencv-python wheel needs libGL and glib of the system; the headless one does not.
+OPENCV_PROBE := import ctypes; [ctypes.CDLL(n) for n in ("libGL.so.1", "libgthread-2.0.so.0")]
+export A2D_D2_OPENCV ?= $(shell $(PYTHON) -c '$(OPENCV_PROBE)' 2>/dev/null \
+	&& echo opencv-python || echo opencv-python-headless)
+
+.PHONY: venv demo test lint clean
+
+venv: $(STAMP)
+
+$(STAMP): setup.py constraints.txt tools/install_detectron2.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "Python 3.10 or newer is needed; set PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python tools/install_detectron2.py
+	@touch $@
+	@echo "Environment ready: $(VENV)"
+
+demo: venv
+	$(BIN)/python tools/demo.py --output $(DEMO) $(DEMO_ARGS)
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+test: lint
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+clean:
+	rm -rf $(VENV) $(DEMO) output *.egg-info .pytest_cache .ruff_cache

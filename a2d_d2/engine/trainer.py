@@ -1,0 +1,169 @@
+"""Training: Detectron2's DefaultTrainer with this project's data, start weights and evaluation."""
+
+import contextlib
+import os
+import time
+import weakref
+from collections.abc import Iterable
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultTrainer, SimpleTrainer, create_ddp_model, hooks
+from detectron2.engine.train_loop import TrainerBase
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
+from detectron2.utils import comm
+from torch import nn
+
+from a2d_d2.data.build import build_test_loader, build_train_loader
+from a2d_d2.engine.optimizer import build_optimizer
+from a2d_d2.evaluation.evaluators import ActorActionEvaluator
+from a2d_d2.modeling.start_weights import load_start_weights
+from a2d_d2.visualization.evaluator import QualitativeFrames
+
+PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class MixedPrecisionTrainer(SimpleTrainer):
+    """One optimisation step: forward under autocast, backward, clipping, update.
+
+    Unlike Detectron2's AMPTrainer it runs on the CPU too, and clips the norm of the gradient over
+    all parameters together.
+
+    Args:
+        precision: type of the forward pass; None is float32, float16 scales the loss too.
+        max_grad_norm: largest norm of the gradient; 0 leaves it alone.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data_loader: Iterable,
+        optimizer: torch.optim.Optimizer,
+        *,
+        precision: torch.dtype | None = None,
+        max_grad_norm: float = 0.0,
+    ):
+        super().__init__(model, data_loader, optimizer)
+        self.device_type = next(model.parameters()).device.type
+        self.precision = precision
+        self.max_grad_norm = max_grad_norm
+        self.scaler = torch.amp.GradScaler(self.device_type, enabled=precision == torch.float16)
+
+    def run_step(self) -> None:
+        start = time.perf_counter()
+        clips = next(self._data_loader_iter)
+        data_time = time.perf_counter() - start
+        autocast = contextlib.nullcontext()
+        if self.precision is not None:
+            autocast = torch.autocast(self.device_type, self.precision)
+        with autocast:
+            losses = self.model(clips)
+        self.optimizer.zero_grad()
+        self.scaler.scale(sum(losses.values())).backward()
+        self._write_metrics(losses, data_time)  # stops at a loss that is not finite
+        if self.max_grad_norm > 0:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def state_dict(self) -> dict:
+        return super().state_dict() | {"scaler": self.scaler.state_dict()}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        super().load_state_dict(state_dict)
+        self.scaler.load_state_dict(state_dict["scaler"])
+
+
+class ResumableBestCheckpointer(hooks.BestCheckpointer):
+    """Detectron2's hook, its best score so far kept in the checkpoint."""
+
+    def state_dict(self) -> dict:
+        return {"best_metric": self.best_metric, "best_iter": self.best_iter}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        self.best_metric = state_dict["best_metric"]
+        self.best_iter = state_dict["best_iter"]
+
+
+class ActorActionTrainer(DefaultTrainer):
+    """DefaultTrainer for clips: their loaders, start weights, AMP and the A2D evaluation."""
+
+    def __init__(self, cfg: CfgNode):
+        # Does what DefaultTrainer does, with the step above for the AMP one that needs CUDA.
+        TrainerBase.__init__(self)
+        cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        model = create_ddp_model(model, broadcast_buffers=False)
+        self._trainer = MixedPrecisionTrainer(
+            model,
+            self.build_train_loader(cfg),
+            optimizer,
+            precision=_precision(cfg),
+            max_grad_norm=cfg.SOLVER.MAX_GRAD_NORM,
+        )
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = DetectionCheckpointer(
+            model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+        )
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.cfg = cfg
+        self.register_hooks(self.build_hooks())
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Goes on from the last checkpoint of OUTPUT_DIR, or begins with the start weights."""
+        if resume and self.checkpointer.has_checkpoint():
+            super().resume_or_load(resume=True)
+        else:
+            load_start_weights(comm.get_unwrapped_model(self.model), self.cfg)
+
+    def build_hooks(self) -> list:
+        made = super().build_hooks()
+        if self.cfg.TEST.BEST_METRIC and comm.is_main_process():
+            # After EvalHook, which sets the score, and before the writer, which stands last.
+            best = ResumableBestCheckpointer(
+                self.cfg.TEST.EVAL_PERIOD, self.checkpointer, self.cfg.TEST.BEST_METRIC
+            )
+            made.insert(-1, best)
+        return made
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Iterable:
+        return build_train_loader(cfg)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable:
+        return build_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        folder = os.path.join(cfg.OUTPUT_DIR, "inference")
+        if len(cfg.DATASETS.TEST) > 1:
+            folder = os.path.join(folder, dataset_name)
+        thresholds = {
+            "actor_threshold": cfg.TEST.ACTOR_THRESH,
+            "action_threshold": cfg.TEST.ACTION_THRESH,
+        }
+        evaluators = [ActorActionEvaluator(dataset_name, folder, **thresholds)]
+        if cfg.TEST.NUM_PICTURES > 0:
+            pictures = os.path.join(folder, "frames")
+            evaluators.append(
+                QualitativeFrames(dataset_name, pictures, cfg.TEST.NUM_PICTURES, **thresholds)
+            )
+        return DatasetEvaluators(evaluators)
+
+
+def _precision(cfg: CfgNode) -> torch.dtype | None:
+    if not cfg.SOLVER.AMP.ENABLED:
+        return None
+    if cfg.SOLVER.AMP.PRECISION not in PRECISIONS:
+        names = " or ".join(PRECISIONS)
+        raise ValueError(f"SOLVER.AMP.PRECISION is {cfg.SOLVER.AMP.PRECISION!r}; use {names}")
+    return PRECISIONS[cfg.SOLVER.AMP.PRECISION]

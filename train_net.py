@@ -1,0 +1,37 @@
+#!/usr/bin/env python3
+"""Train or evaluate a model. Examples:
+
+    python train_net.py --config-file configs/a2d_R101_FPN.yaml --num-gpus 8 OUTPUT_DIR output/full
+    python train_net.py --config-file configs/a2d_R101_FPN.yaml --resume OUTPUT_DIR output/full
+    python train_net.py --config-file configs/a2d_R101_FPN.yaml --eval-only \\
+        MODEL.WEIGHTS output/full/model_best.pth OUTPUT_DIR output/full
+"""
+
+import argparse
+
+from detectron2.engine import default_argument_parser, default_setup
+
+from a2d_d2.config import setup_cfg
+from a2d_d2.engine.launch import launch_main
+from a2d_d2.engine.trainer import ActorActionTrainer
+from a2d_d2.modeling.start_weights import load_start_weights
+from a2d_d2.utils.cli import run_tool
+
+
+def main(args: argparse.Namespace) -> None:
+    """Trains, or with --eval-only evaluates, in one process of the job."""
+    cfg = setup_cfg(args.config_file, args.opts)
+    default_setup(cfg, args)
+    if args.eval_only:
+        model = ActorActionTrainer.build_model(cfg)
+        load_start_weights(model, cfg)
+        ActorActionTrainer.test(cfg, model)
+        return
+    trainer = ActorActionTrainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    trainer.train()
+
+
+if __name__ == "__main__":
+    arguments = default_argument_parser(__doc__).parse_args()
+    run_tool(lambda: launch_main(main, arguments))
