@@ -1,0 +1,151 @@
+"""The demo: every step of the project on a small generated release, as a user would type them."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from a2d_d2.evaluation.tables import paper_tables
+
+CONFIG = "configs/synthetic/R18_FPN.yaml"
+TRAINING_LINE = re.compile(r"eta: .* iter: (\d+) .*total_loss: ([\d.]+)")
+EVALUATION_LINE = re.compile(r"Inference done (\d+)/(\d+)")
+
+
+@dataclass(frozen=True)
+class DemoSize:
+    """How much the demo generates and trains."""
+
+    train_videos: int
+    test_videos: int
+    options: tuple[str, ...] = ()  # KEY VALUE pairs for train_net.py
+
+
+FULL = DemoSize(train_videos=1000, test_videos=160)
+MINIATURE = DemoSize(
+    train_videos=12, test_videos=4, options=("SOLVER.MAX_ITER", "12", "SOLVER.WARMUP_ITERS", "4")
+)
+
+
+def run_demo(output: Path, size: DemoSize, seed: int = 0) -> None:
+    """Runs the demo in the folder ``output``; a step that is complete there is not run again.
+
+    Steps: release, clip cache, training with evaluation at its end, page. Stopped anywhere, the
+    next call goes on where this one was, inside the training too.
+
+    Raises:
+        ValueError: a step failed; names its command.
+    """
+    root, cache, model, report = (output / n for n in ("A2D", "cache", "model", "report"))
+    python = sys.executable
+    inference = model / "inference"
+
+    release = [python, "tools/make_synthetic_a2d.py", f"--output={root}", f"--seed={seed}"]
+    release += [f"--train={size.train_videos}", f"--test={size.test_videos}"]
+    _step(1, "Generate a release in A2D's layout", release)
+
+    prepare = [python, "tools/prepare_clips.py", f"--root={root}", f"--cache={cache}"]
+    prepare += ["--length=3"]
+    _step(2, "Decode the clips and compute optical flow once", prepare)
+
+    train = [python, "train_net.py", "--config-file", CONFIG, "--resume"]
+    train += ["DATASETS.ROOT", str(root), "INPUT.CLIP.CACHE", str(cache)]
+    train += ["OUTPUT_DIR", str(model), *size.options]
+    _announce(3, "Train the two-stream model from scratch, then evaluate it", train)
+    if (model / "model_final.pth").exists() and (inference / "metrics.json").exists():
+        print("Already trained.")
+    else:
+        _train(train, model / "console.log")
+
+    look = [python, "tools/visualize_results.py", f"--root={root}", f"--output={report}"]
+    look += [f"--predictions={inference / 'predictions.json'}"]
+    look += [f"--metrics={inference / 'metrics.json'}", f"--training={model / 'metrics.json'}"]
+    _step(4, "Make pictures and a page of results", look)
+
+    scores = json.loads((inference / "metrics.json").read_text(encoding="utf-8"))
+    print(f"\nScores on {size.test_videos} held-out synthetic videos (percent)\n")
+    print(paper_tables(scores))
+    print(
+        f"""
+Open      {report / "index.html"}   the page: scores, curves, pictures
+Release   {root}
+Model     {model / "model_final.pth"}
+Scores    {inference / "metrics.json"}
+Log       {model / "console.log"}
+
+Next:
+  See what the network is fed    {python} tools/visualize_data.py --config-file {CONFIG} \\
+                                     --output {output / "data"} DATASETS.ROOT {root}
+  Score your own predictions     {python} tools/evaluate.py --help
+  Train on the real A2D          README.md, "Train on A2D"
+"""
+    )
+
+
+def _announce(number: int, title: str, command: list[str]) -> None:
+    print(f"\n[{number}/4] {title}\n$ {shlex.join(command)}", flush=True)
+
+
+def _step(number: int, title: str, command: list[str]) -> None:
+    _announce(number, title, command)
+    status = subprocess.run(command).returncode
+    if status:
+        raise ValueError(f"step {number} failed (exit code {status}): {shlex.join(command)}")
+
+
+def _train(command: list[str], log: Path) -> None:
+    """Runs the training command, its output in ``log``, a progress bar on the console."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        open(log, "a", encoding="utf-8") as stream,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process,
+        _StageBar() as bar,
+    ):
+        for line in process.stdout:
+            stream.write(line)
+            bar.read(line)
+    if process.returncode:
+        raise ValueError(f"training failed (exit code {process.returncode}); see {log}")
+
+
+class _StageBar:
+    """A progress bar for the training, then one for the evaluation, fed with lines of the log."""
+
+    def __init__(self):
+        self.bar = None
+        self.stage = ""
+        self.start = 0
+        self.total = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.bar is not None:
+            self.bar.close()
+
+    def read(self, line: str) -> None:
+        if match := re.search(r"Starting training from iteration (\d+)", line):
+            self.start = int(match[1])
+        elif match := re.search(r"MAX_ITER: (\d+)", re.sub(r"\x1b\[[\d;]*m", "", line)):
+            self.total = int(match[1])
+        elif match := TRAINING_LINE.search(line):
+            self._show("training", self.total, int(match[1]) + 1, "step", f"loss {match[2]}")
+        elif match := EVALUATION_LINE.search(line):
+            self._show("evaluating", int(match[2]), int(match[1]), "frame", "")
+
+    def _show(self, stage: str, total: int, done: int, unit: str, note: str) -> None:
+        if stage != self.stage:
+            self.__exit__()
+            initial = self.start if stage == "training" else 0
+            self.bar = tqdm(total=total, initial=initial, desc=stage, unit=unit)
+            self.stage = stage
+        self.bar.set_postfix_str(note, refresh=False)
+        self.bar.update(done - self.bar.n)

@@ -1,0 +1,47 @@
+"""Atomic writes and the parallel map."""
+
+import json
+
+import pytest
+
+from a2d_d2.utils.cli import run_tool
+from a2d_d2.utils.files import atomic_path, write_json
+from a2d_d2.utils.parallel import parallel_map
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "deep" / "scores.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [p.name for p in path.parent.iterdir()] == ["scores.json"]
+
+
+def test_the_temporary_file_keeps_the_suffix(tmp_path):
+    with atomic_path(tmp_path / "x.png") as temporary:
+        assert temporary.suffix == ".png"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_parallel_map_keeps_the_order(workers):
+    items = list(range(40))
+    assert list(parallel_map(str, items, workers=workers, progress=False)) == list(map(str, items))
+
+
+def test_parallel_map_of_nothing():
+    assert list(parallel_map(str, [], progress=False)) == []
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("clip.mp4 is\nbroken"), OSError("clip.mp4 is broken")]
+)
+def test_a_users_mistake_is_one_line(error, capsys):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        run_tool(main)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "error: clip.mp4 is broken\n"
