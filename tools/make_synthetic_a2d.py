@@ -1,0 +1,37 @@
+#!/usr/bin/env python
+"""Writes a synthetic A2D release in the official layout, or pictures of what it holds."""
+
+import argparse
+
+from a2d_d2.data.synthetic import make_release
+from a2d_d2.utils.cli import run_tool
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", metavar="ROOT", help="folder that gets videoset.csv")
+    parser.add_argument("--train", type=int, default=3000, metavar="N", help="training videos")
+    parser.add_argument("--test", type=int, default=200, metavar="N", help="test videos")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--height", type=int, default=128, help="of the frames, in pixels")
+    parser.add_argument("--width", type=int, default=160, help="of the frames, in pixels")
+    parser.add_argument("--frames", type=int, default=24, help="of each video")
+    parser.add_argument("--difficulty", type=float, default=1.0, help="0 easy, 1 default, 2 hard")
+    parser.add_argument("--workers", type=int, help="processes; default: every core")
+    args = parser.parse_args()
+    make_release(
+        args.output,
+        args.train,
+        args.test,
+        seed=args.seed,
+        height=args.height,
+        width=args.width,
+        num_frames=args.frames,
+        difficulty=args.difficulty,
+        workers=args.workers,
+    )
+    print(f"{args.train} training and {args.test} test videos in {args.output}")
+
+
+if __name__ == "__main__":
+    run_tool(main)
