@@ -1,11 +1,10 @@
 """Aggregation over time, on top of the pyramid of each stream (section 3.2).
 
-Dimensions: F frames of all clips, K key frames, W frames in the neighbourhood of a key frame
-(2 * radius + 1), C channels, h and w of a pyramid level.
+Dimensions: F frames of all clips, K key frames, V frames around a key frame,
+itself included (2 * radius + 1), C channels, h and w of a pyramid level.
 """
 
 import fvcore.nn.weight_init as weight_init
-import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.utils.registry import Registry
@@ -33,17 +32,10 @@ def temporal_radius(cfg: CfgNode) -> int:
 
 
 def build_temporal(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> nn.Module:
-    """The temporal module of one stream: ``MODEL.TEMPORAL.NAME``, or the key frame alone when off."""
+    """The temporal module of one stream: that of the config or, when off, the key frame alone."""
     if not cfg.MODEL.TEMPORAL.ENABLED:
         return TemporalConv(input_shape, num_layers=0)
     return TEMPORAL_REGISTRY.get(cfg.MODEL.TEMPORAL.NAME)(cfg, input_shape)
-
-
-def gather_frames(features: Tensor, neighbours: Tensor) -> Tensor:
-    """Frames (F, C, h, w) at positions (K, W), zero where a position is -1: (K, W, C, h, w)."""
-    absent = (neighbours < 0)[:, :, None, None, None]
-    frames = features[neighbours.clamp(min=0)]
-    return frames.masked_fill_(absent, 0)
 
 
 @TEMPORAL_REGISTRY.register()
@@ -66,12 +58,12 @@ class TemporalConv(nn.Module):
         self.output_shape = input_shape
         self.levels = nn.ModuleDict()
         for level, shape in input_shape.items():
-            layers = [
-                nn.Conv3d(shape.channels, shape.channels, (3, 1, 1)) for _ in range(num_layers)
-            ]
-            for layer in layers:
-                weight_init.c2_xavier_fill(layer)  # keeps the variance of layers without activation
-            self.levels[level] = nn.ModuleList(layers)
+            self.levels[level] = nn.ModuleList(
+                nn.Conv3d(shape.channels, shape.channels, kernel_size=(3, 1, 1))
+                for _ in range(num_layers)
+            )
+            for layer in self.levels[level]:
+                weight_init.c2_xavier_fill(layer)  # keeps the variance where nothing is rectified
 
     @classmethod
     def from_config(cls, cfg, input_shape):
@@ -85,7 +77,7 @@ class TemporalConv(nn.Module):
         """
         Args:
             features: level to (F, C, h, w), the frames of all clips.
-            neighbours: (K, W) int64, for each key frame the positions in F of the frames around it,
+            neighbours: (K, V) int64, for each key frame the positions in F of the frames around it,
                 itself in the middle; -1 where there is no frame.
 
         Returns:
@@ -99,11 +91,11 @@ class TemporalConv(nn.Module):
 
     @staticmethod
     def _aggregate(features: Tensor, neighbours: Tensor, layers: nn.ModuleList) -> Tensor:
-        frames = gather_frames(features, neighbours).transpose(1, 2)  # (K, C, W, h, w)
-        present = (neighbours >= 0)[:, None, :, None, None]
+        frames = features.index_select(0, neighbours.clamp(min=0).flatten())  # (K * V, C, h, w)
+        frames = frames.unflatten(0, neighbours.shape).transpose(1, 2)  # (K, C, V, h, w)
+        absent = (neighbours < 0)[:, None, :, None, None]
         for layer in layers:
-            frames = layer(frames)  # W shrinks by 2
-            present = present[:, :, 1:-1]
-            # What a layer computes for an absent frame is not the zero padding of the next layer.
-            frames = frames.masked_fill(~present, 0)
-        return frames.squeeze(2)
+            # Before each layer: what a layer computes at an absent frame is not zero padding.
+            frames = layer(frames.masked_fill(absent, 0))  # V shrinks by 2
+            absent = absent[:, :, 1:-1]
+        return frames.squeeze(2)  # (K, C, h, w)
