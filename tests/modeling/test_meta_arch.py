@@ -1,12 +1,7 @@
-import copy
 
 import pytest
 import torch
-from detectron2.modeling import build_model
 from detectron2.structures import Instances
-
-from a2d_d2.label_space import LabelSpace
-from a2d_d2.modeling import FrameFeatures
 
 ACTOR_LOSSES = {"loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg", "loss_mask"}
 LOSSES = ACTOR_LOSSES | {"loss_action"}
