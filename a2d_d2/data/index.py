@@ -1,0 +1,173 @@
+"""Index of a release's annotations, so that a start does not open every HDF5 file again.
+
+The index is one JSON file: ``.a2d_d2_index.json`` in the root of the release, or, when the root
+cannot be written or ``A2D_D2_CACHE`` names a folder, a file there. It holds, for each annotated
+frame, the size and time of its file and what a Detectron2 record needs of it. A file whose size or
+time changed is read again, the others are not.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from iopath.common.file_io import file_lock
+from pycocotools import mask as mask_util
+
+from a2d_d2.data.layout import (
+    ReleaseError,
+    annotation_folder,
+    annotation_path,
+    box_faults,
+    frame_index_of,
+    read_annotation,
+)
+from a2d_d2.utils.files import write_json
+from a2d_d2.utils.parallel import parallel_map
+
+# Raise it when the content of an entry changes: an index of another version is built anew.
+VERSION = 1
+# For fewer files than this, starting processes costs more than reading in this one.
+_FEW_FILES = 200
+
+logger = logging.getLogger(__name__)
+
+
+def load_index(
+    root: str | os.PathLike,
+    video_ids: Iterable[str],
+    workers: int | None = None,
+    progress: bool = True,
+) -> dict[str, list[dict]]:
+    """The annotations of a release, read from disk where the stored index lacks them.
+
+    Of several processes that start together, on one machine or on a shared disk, one reads and the
+    others wait for it.
+
+    Args:
+        root: of the release.
+        video_ids: the videos to cover.
+        workers: number of reading processes; None uses every core.
+        progress: show a progress bar while annotations are read.
+
+    Returns:
+        The entries of every video, one a frame in ascending order. An entry holds "frame_index"
+        (0-based), "size" and "mtime_ns" of the file, and either "error", why it cannot be used, or
+        "height", "width", "ids" (N joint ids), "boxes" (N x [x0, y0, x1, y1], 0-based, right and
+        bottom exclusive), "rles" (N compressed run-length counts) and "box_faults" (how many stored
+        boxes disagree with their masks).
+    """
+    found = {video_id: _scan(annotation_folder(root, video_id)) for video_id in video_ids}
+    path = index_path(root)
+    index = _reuse(path, found)
+    if not _unread(index):
+        return index
+    try:
+        with file_lock(str(path)):
+            index = _reuse(path, found)  # another process may have written it meanwhile
+            if _unread(index):
+                _read_missing(root, index, workers, progress)
+                write_json(path, {"version": VERSION, "videos": index}, indent=None)
+    except OSError as error:
+        logger.warning(
+            f"cannot store {path} ({error.strerror}), so every start reads all annotations; set "
+            "A2D_D2_CACHE to a folder that can be written"
+        )
+        _read_missing(root, index, workers, progress)
+    return index
+
+
+def index_path(root: str | os.PathLike) -> Path:
+    """Where the index of a release lies."""
+    folder = os.environ.get("A2D_D2_CACHE")
+    if not folder and os.access(root, os.W_OK):
+        return Path(root) / ".a2d_d2_index.json"
+    resolved = Path(root).resolve()
+    key = hashlib.sha256(str(resolved).encode()).hexdigest()[:12]
+    return Path(folder or "~/.cache/a2d_d2").expanduser() / f"index-{resolved.name}-{key}.json"
+
+
+def _scan(folder: Path) -> list[dict]:
+    """Entries without content for the annotations in a folder, ascending."""
+    try:
+        with os.scandir(folder) as files:
+            entries = [
+                {"frame_index": index, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+                for file in files
+                if (index := frame_index_of(file.name)) is not None and (stat := file.stat())
+            ]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(entries, key=lambda entry: entry["frame_index"])
+
+
+def _reuse(path: Path, found: dict[str, list[dict]]) -> dict[str, list[dict]]:
+    """``found``, with the content of those entries whose file is as the stored index knew it."""
+    try:
+        stored = json.loads(path.read_bytes())
+        videos = stored["videos"] if stored["version"] == VERSION else {}
+        known = {
+            (video_id, *_state(entry)): entry
+            for video_id, entries in videos.items()
+            for entry in entries
+        }
+    except FileNotFoundError:
+        known = {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        logger.warning(f"{path} is damaged and is built anew")
+        known = {}
+    return {
+        video_id: [known.get((video_id, *_state(entry)), entry) for entry in entries]
+        for video_id, entries in found.items()
+    }
+
+
+def _state(entry: dict) -> tuple[int, int, int]:
+    return entry["frame_index"], entry["size"], entry["mtime_ns"]
+
+
+def _unread(index: dict[str, list[dict]]) -> list[tuple[str, dict]]:
+    """The (video id, entry) pairs that have no content yet."""
+    return [
+        (video_id, entry)
+        for video_id, entries in index.items()
+        for entry in entries
+        if "ids" not in entry and "error" not in entry
+    ]
+
+
+def _read_missing(
+    root: str | os.PathLike, index: dict[str, list[dict]], workers: int | None, progress: bool
+) -> None:
+    """Fills the entries that have no content."""
+    unread = _unread(index)
+    contents = parallel_map(
+        _read_content,
+        [annotation_path(root, video_id, entry["frame_index"]) for video_id, entry in unread],
+        workers=1 if len(unread) < _FEW_FILES else workers,
+        description="reading annotations",
+        unit="frame",
+        progress=progress,
+    )
+    for (_, entry), content in zip(unread, contents, strict=True):
+        entry.update(content)
+
+
+def _read_content(path: Path) -> dict:
+    try:
+        annotation = read_annotation(path)
+    except ReleaseError as error:
+        return {"error": str(error).removeprefix(str(path)).lstrip(": ")}
+    height, width = annotation.label_map.shape
+    masks = np.asfortranarray(annotation.masks.transpose(1, 2, 0), dtype=np.uint8)
+    return {
+        "height": height,
+        "width": width,
+        "ids": annotation.joint_ids,
+        "boxes": annotation.boxes.astype(int).tolist(),
+        "rles": [rle["counts"].decode("ascii") for rle in mask_util.encode(masks)],
+        "box_faults": len(box_faults(annotation)),
+    }
