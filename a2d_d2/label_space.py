@@ -44,12 +44,16 @@ class LabelSpace:
                 raise ValueError(f"label space {self.name}: no {kind}")
             for name in names:
                 if not isinstance(name, str) or not name:
-                    raise ValueError(f"label space {self.name}: {name!r} in {kind} is not a name")
+                    raise ValueError(
+                        f"label space {self.name}: {name!r} in {kind} is not a name; put names "
+                        "that YAML takes for something else (off, no, 12) in quotes"
+                    )
             repeated = sorted({name for name in names if names.count(name) > 1})
             if repeated:
                 raise ValueError(f"label space {self.name}: {kind} repeat {', '.join(repeated)}")
-        if not self.valid_pairs:
-            raise ValueError(f"label space {self.name}: no valid pair of actor and action")
+        for i, name in enumerate(self.actors):
+            if i not in {actor for actor, _ in self.valid_pairs}:
+                raise ValueError(f"label space {self.name}: {name} has no valid action")
         for name in self.coco_names:
             if name not in self.actors:
                 raise ValueError(f"label space {self.name}: coco names {name!r}, not an actor")
@@ -244,7 +248,7 @@ class LabelSpace:
         """
         colors = np.zeros((self.max_id + 1, 3), dtype=np.uint8)
         hue_step = 54 if self.num_actors <= 7 else 360 / (self.num_actors + 1)
-        half = max(1, (self.num_actions + 1) // 2)
+        half = self.num_actions // 2 + 1
         for joint_id in self.joint_ids:
             actor, action = self.split_id(joint_id)
             step = action + 1
