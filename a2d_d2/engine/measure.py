@@ -1,0 +1,188 @@
+"""Time and memory of one training and one inference step on clips of a given size."""
+
+import pickle
+import platform
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from detectron2 import model_zoo
+from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import build_model
+from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.utils.events import EventStorage
+from torch import nn
+
+from a2d_d2.data.windows import make_window
+from a2d_d2.engine.optimizer import build_optimizer
+from a2d_d2.label_space import LabelSpace
+from a2d_d2.modeling.start_weights import load_start_weights
+from a2d_d2.modeling.temporal import temporal_radius
+
+ZOO_MODEL = "COCO-InstanceSegmentation/mask_rcnn_R_{depth}_FPN_3x.yaml"
+
+
+def stand_in_weights(depth: int, folder: Path) -> tuple[Path, Path]:
+    """Writes checkpoints of random values in the formats of Detectron2's model zoo.
+
+    Returns:
+        Paths of a COCO Mask R-CNN and of an ImageNet ResNet of the given depth.
+    """
+    cfg = model_zoo.get_config(ZOO_MODEL.format(depth=depth))
+    cfg.MODEL.DEVICE = "cpu"
+    model = build_model(cfg)
+    coco, imagenet = folder / "mask_rcnn.pkl", folder / "resnet.pkl"
+    # Without trained normalisation a hundred random layers overflow: keep the residuals small.
+    weights = {
+        name: value.numpy() * (0.1 if name.endswith("conv3.weight") else 1)
+        for name, value in model.state_dict().items()
+    }
+    with open(coco, "wb") as stream:
+        pickle.dump({"model": weights, "__author__": "Detectron2 Model Zoo"}, stream)
+    prefix = "backbone.bottom_up."
+    resnet = {n.removeprefix(prefix): v for n, v in weights.items() if n.startswith(prefix)}
+    header = {"__author__": "torchvision", "matching_heuristics": True}
+    with open(imagenet, "wb") as stream:
+        pickle.dump({"model": resnet} | header, stream)
+    return coco, imagenet
+
+
+def random_clip(cfg: CfgNode, height: int, width: int, seed: int = 0) -> dict:
+    """A clip as the mapper makes it, of noise, with two instances on its key frame."""
+    random = np.random.default_rng(seed)
+    length = cfg.INPUT.CLIP.LENGTH
+    window = make_window(
+        100, 200, length=length, stride=cfg.INPUT.CLIP.STRIDE, radius=temporal_radius(cfg)
+    )
+    shape = (len(window.frames), 3, height, width)
+    masks = torch.zeros(2, height, width, dtype=torch.bool)
+    masks[0, height // 4 : height // 2, width // 4 : width // 2] = True
+    masks[1, height // 2 : height - 8, width // 2 : width - 8] = True
+    truth = Instances((height, width))
+    truth.gt_masks = BitMasks(masks)
+    truth.gt_boxes = truth.gt_masks.get_bounding_boxes()
+    truth.gt_boxes = Boxes(truth.gt_boxes.tensor.float())
+    pairs = LabelSpace.load(cfg.DATASETS.LABEL_SPACE).valid_pairs
+    truth.gt_classes = torch.tensor([pairs[0][0], pairs[-1][0]])
+    truth.gt_actions = torch.tensor([pairs[0][1], pairs[-1][1]])
+    return {
+        "image": torch.from_numpy(random.integers(0, 256, shape, dtype=np.uint8)),
+        "flow": torch.from_numpy(random.normal(0, 2, shape).astype(np.float32)),
+        "key_positions": list(window.keys),
+        "neighbours": torch.tensor(window.neighbours),
+        "instances": [truth],
+        "height": height,
+        "width": width,
+    }
+
+
+def measure(cfg: CfgNode, height: int, width: int, repeats: int, stand_ins: bool) -> dict:
+    """Measures steps of the configured model on one clip, and one frame of stock Mask R-CNN.
+
+    Args:
+        cfg: of the model; its start weights are loaded.
+        height, width: of the frames.
+        repeats: measured repetitions after one to warm up; times are medians.
+        stand_ins: make start-weight files in the zoo's formats first, and load those.
+
+    Returns:
+        Seconds and GiB by name, tensors loaded per stream, and the machine.
+    """
+    if stand_ins:
+        with tempfile.TemporaryDirectory() as folder:
+            coco, imagenet = stand_in_weights(cfg.MODEL.RESNETS.DEPTH, Path(folder))
+            cfg = cfg.clone()
+            cfg.merge_from_list(["MODEL.WEIGHTS", str(coco), "MODEL.FLOW.WEIGHTS", str(imagenet)])
+            model, weights = _build(cfg)
+    else:
+        model, weights = _build(cfg)
+    clip = random_clip(cfg, height, width)
+    optimizer = build_optimizer(cfg, model)
+
+    def train_step():
+        optimizer.zero_grad()
+        losses = model([clip])
+        sum(losses.values()).backward()
+        optimizer.step()
+
+    def infer():
+        with torch.no_grad():
+            model([clip])
+
+    result = {
+        "machine": _machine(),
+        "frames": {"height": height, "width": width, "computed": len(clip["image"])},
+        "start_weights": {
+            name: {"loaded": w.loaded, "total": w.total, "left": list(w.left)}
+            for name, w in weights.items()
+        },
+        "parameters_millions": sum(p.numel() for p in model.parameters()) / 1e6,
+    }
+    model.eval()
+    result["inference_seconds"] = _median_seconds(infer, repeats)
+    result["inference_peak_gib"] = _peak_gib()
+    model.train()
+    with EventStorage(0):
+        result["training_seconds"] = _median_seconds(train_step, repeats)
+    result["training_peak_gib"] = _peak_gib()
+    result["mask_rcnn_inference_seconds"] = _mask_rcnn_seconds(cfg, clip, repeats)
+    return result
+
+
+def _build(cfg: CfgNode) -> tuple[nn.Module, dict]:
+    model = build_model(cfg)
+    return model, load_start_weights(model, cfg)
+
+
+def _mask_rcnn_seconds(cfg: CfgNode, clip: dict, repeats: int) -> float:
+    """Seconds a frame of Detectron2's Mask R-CNN on the same backbone, for the ratio."""
+    stock = get_cfg()
+    stock.merge_from_other_cfg(
+        model_zoo.get_config(ZOO_MODEL.format(depth=cfg.MODEL.RESNETS.DEPTH))
+    )
+    stock.MODEL.DEVICE = cfg.MODEL.DEVICE
+    stock.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    stock.MODEL.ROI_HEADS.SCORE_THRESH_TEST = cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST
+    stock.MODEL.WEIGHTS = ""
+    model = build_model(stock).eval()
+    frame = {"image": clip["image"][0], "height": clip["height"], "width": clip["width"]}
+    with torch.no_grad():
+        return _median_seconds(lambda: model([frame]), repeats)
+
+
+def _median_seconds(function: Callable, repeats: int) -> float:
+    seconds = []
+    for _ in range(repeats + 1):
+        _synchronize()
+        start = time.perf_counter()
+        function()
+        _synchronize()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:])
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _peak_gib() -> float:
+    """The largest memory so far: of the GPU where there is one, else of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
+
+
+def _machine() -> dict:
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
+    return {
+        "device": name or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }

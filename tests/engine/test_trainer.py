@@ -1,0 +1,84 @@
+"""Training, resuming and evaluating through train_net.py."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+
+
+def _train_net(*arguments, expect=0):
+    command = [sys.executable, "train_net.py", "--config-file", "configs/synthetic/R18_FPN.yaml"]
+    done = subprocess.run(
+        [*command, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == expect, done.stdout[-3000:] + done.stderr[-3000:]
+    return done
+
+
+def _steps(output):
+    lines = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
+    return [line["iteration"] for line in lines if "total_loss" in line]
+
+
+def test_train_resume_and_evaluate(tiny_options, tmp_path):
+    output = tmp_path / "output"
+    _train_net(*tiny_options)
+    first = torch.load(output / "model_final.pth", weights_only=False)
+    assert first["iteration"] == 3
+    scores = json.loads((output / "inference" / "metrics.json").read_text())
+    assert set(scores["segmentation"]["joint"]) == {"ave", "glo", "mIoU"}
+    assert (output / "inference" / "predictions.json").exists()
+    assert len(list((output / "inference" / "frames").glob("*.png"))) == 1
+    assert (output / "model_best.pth").exists()
+
+    # Longer, resumed: goes on at step 4 with the optimiser's state.
+    _train_net("--resume", *tiny_options, "SOLVER.MAX_ITER", 6)
+    second = torch.load(output / "model_final.pth", weights_only=False)
+    assert second["iteration"] == 5
+    log = (output / "log.txt").read_text()
+    assert "Starting training from iteration 4" in log
+    steps = [state["step"] for state in _optimizer_states(second)]
+    assert {int(step) for step in steps} == {6}
+
+    # The trained weights alone, evaluated again, give the scores of the training's end.
+    trained = json.loads((output / "inference" / "metrics.json").read_text())
+    again = tmp_path / "again"
+    done = _train_net(
+        *("--eval-only", *tiny_options, "OUTPUT_DIR", again),
+        *("MODEL.WEIGHTS", output / "model_final.pth"),
+    )
+    assert json.loads((again / "inference" / "metrics.json").read_text()) == trained
+    assert "mIoU" in done.stdout
+
+
+def _optimizer_states(checkpoint):
+    return checkpoint["trainer"]["_trainer"]["optimizer"]["state"].values()
+
+
+def test_two_processes_train_together(tiny_options, tmp_path):
+    _train_net("--num-gpus", 2, *tiny_options, "SOLVER.MAX_ITER", 2)
+    assert torch.load(tmp_path / "output" / "model_final.pth", weights_only=False)["iteration"] == 1
+    scores = json.loads((tmp_path / "output" / "inference" / "metrics.json").read_text())
+    assert 0 <= scores["segmentation"]["actor"]["glo"] <= 100
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["MODEL.FLOW.ENABELD", "False"], ["MODEL.FLOW.ENABELD"]),
+        (["DATASETS.ROOT", "/nowhere"], ["/nowhere", "videoset.csv"]),
+        (["MODEL.WEIGHTS", "/nowhere/model.pth"], ["/nowhere/model.pth", "MODEL.WEIGHTS"]),
+        (["DATASETS.LABEL_SPACE", "/nowhere.yaml"], ["/nowhere.yaml"]),
+    ],
+)
+def test_a_users_mistake_is_one_line(tiny_options, options, words):
+    done = _train_net(*tiny_options, *options, expect=2)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert all(word in last for word in words), last
+    assert "Traceback" not in done.stderr
