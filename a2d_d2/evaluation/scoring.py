@@ -1,0 +1,95 @@
+"""What one frame adds to the scores, and the scores of all frames together.
+
+The evaluator of a training run and the scoring of files share this, so that they cannot differ.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from a2d_d2.data.layout import FrameAnnotation
+from a2d_d2.evaluation.detection import (
+    FrameMatches,
+    FrameTruth,
+    average_precisions,
+    match_frame,
+)
+from a2d_d2.evaluation.predictions import FramePredictions
+from a2d_d2.evaluation.rasterize import rasterize_instances
+from a2d_d2.evaluation.segmentation import pixel_confusion, segmentation_scores
+from a2d_d2.label_space import LabelSpace
+
+
+@dataclass(frozen=True)
+class FrameScore:
+    """What a frame adds to the scores; small, to be sent between processes.
+
+    Attributes:
+        cells, pixels: (K,) the cells of the flattened pixel confusion that are not zero, and their
+            numbers of pixels.
+        matches: for detection; None where only label maps are scored.
+    """
+
+    cells: np.ndarray
+    pixels: np.ndarray
+    matches: FrameMatches | None
+
+
+def score_frame(
+    annotation: FrameAnnotation,
+    label_space: LabelSpace,
+    *,
+    predictions: FramePredictions | None = None,
+    label_map: np.ndarray | None = None,
+    **thresholds: float,
+) -> FrameScore:
+    """Compares the predictions, the label map or both of a frame with its annotation.
+
+    Segmentation is scored on ``label_map`` when given, else on ``predictions``, rasterised with
+    ``thresholds`` as :mod:`a2d_d2.evaluation.rasterize` says.
+
+    Raises:
+        ValueError: a mask or the label map has another size than the frame, or a label is neither
+            background nor a pair.
+    """
+    matches = None
+    if predictions is not None:
+        matches = match_frame(_frame_truth(annotation, label_space), predictions, label_space)
+        rasterized = rasterize_instances(
+            predictions, annotation.label_map.shape, label_space, **thresholds
+        )  # checks the sizes of the masks too, when a label map is given
+        label_map = rasterized if label_map is None else label_map
+    confusion = pixel_confusion(annotation.label_map, label_map, label_space).ravel()
+    cells = np.flatnonzero(confusion)
+    return FrameScore(cells, confusion[cells], matches)
+
+
+def summarize(frames: Iterable[FrameScore], label_space: LabelSpace) -> dict:
+    """The scores of a data set, in percent.
+
+    Returns:
+        ``{"segmentation": {"actor": {"ave", "glo", "mIoU"}, "action": ..., "joint": ...},
+        "detection": {"actor": {"mAP"}, ...}, "per_class": {"segmentation": ..., "detection":
+        ...}}``; the keys ``detection`` only where every frame has matches.
+    """
+    frames = list(frames)
+    n = 1 + len(label_space.joint_ids)
+    confusion = np.zeros(n * n, dtype=np.int64)
+    for frame in frames:
+        confusion[frame.cells] += frame.pixels
+    scores, per_class = {}, {}
+    scores["segmentation"], per_class["segmentation"] = segmentation_scores(
+        confusion.reshape(n, n), label_space
+    )
+    if all(frame.matches is not None for frame in frames):
+        scores["detection"], per_class["detection"] = average_precisions(
+            (frame.matches for frame in frames), label_space
+        )
+    return {**scores, "per_class": per_class}
+
+
+def _frame_truth(annotation: FrameAnnotation, label_space: LabelSpace) -> FrameTruth:
+    pairs = [label_space.split_id(joint_id) for joint_id in annotation.joint_ids]
+    actors, actions = np.array(pairs, dtype=np.intp).reshape(-1, 2).T
+    return FrameTruth(annotation.boxes, actors, actions)

@@ -1,0 +1,112 @@
+"""Semantic segmentation scores by A2D's official protocol: ave, glo and mIoU from one confusion.
+
+Legend: n = 1 + |X| * |Y| joint classes, background first, then every pair in ascending joint id.
+
+The actor and the action label of a pixel are derived from its joint label. So an invalid pair that
+is predicted is wrong in the joint scores, while its actor and its action still count in theirs.
+"""
+
+import numpy as np
+
+from a2d_d2.label_space import LabelSpace
+
+LEVELS = ("actor", "action", "joint")
+
+
+def pixel_confusion(
+    truth: np.ndarray, predicted: np.ndarray, label_space: LabelSpace
+) -> np.ndarray:
+    """Counts the pixels of one frame by true and predicted joint class.
+
+    Args:
+        truth, predicted: (H, W) integer maps of joint ids.
+        label_space: what the ids mean.
+
+    Returns:
+        (n, n) int64: pixels by true class (row) and predicted class (column). The confusion of a
+        data set is the sum over its frames.
+
+    Raises:
+        ValueError: the sizes differ, or a label is neither 0 nor the id of a pair.
+    """
+    if truth.shape != predicted.shape:
+        raise ValueError(
+            f"the label map is {_size(predicted)}, the frame {_size(truth)} (height x width)"
+        )
+    n = 1 + len(label_space.joint_ids)
+    cells = _class_indices(truth, label_space, "the annotation") * n
+    cells += _class_indices(predicted, label_space, "the label map")
+    return np.bincount(cells.ravel(), minlength=n * n).reshape(n, n)
+
+
+def segmentation_scores(confusion: np.ndarray, label_space: LabelSpace) -> tuple[dict, dict]:
+    """The nine figures of the paper's Table 1, in percent, and the same per class.
+
+    A class takes part in ``ave`` and ``mIoU`` if it has ground-truth pixels; background is a class
+    like the others.
+
+    Args:
+        confusion: (n, n) of :func:`pixel_confusion`, summed over the data set.
+        label_space: what the classes mean.
+
+    Returns:
+        ``{"actor": {"ave", "glo", "mIoU"}, "action": ..., "joint": ...}``: mean recall, share of
+        correct pixels, mean intersection over union. Then ``{"actor": {name: {"recall", "IoU"}}}``
+        and so on; joint names are those of all pairs, and only present classes are listed.
+
+    Raises:
+        ValueError: there are no pixels.
+    """
+    if not confusion.sum():
+        raise ValueError("no pixels to score")
+    digits = np.array([0, *label_space.joint_ids])
+    pairs = [label_space.pair_name(*label_space.split_id(i)) for i in label_space.joint_ids]
+    names = {"actor": label_space.actors, "action": label_space.actions, "joint": pairs}
+    merged = {
+        "actor": _merge(confusion, digits // label_space.base, 1 + label_space.num_actors),
+        "action": _merge(confusion, digits % label_space.base, 1 + label_space.num_actions),
+        "joint": confusion,
+    }
+    scores, per_class = {}, {}
+    for level in LEVELS:
+        matrix = merged[level]
+        true, correct = matrix.sum(axis=1), matrix.diagonal()
+        present = np.flatnonzero(true)
+        recall = 100 * correct[present] / true[present]
+        iou = 100 * correct[present] / (true + matrix.sum(axis=0) - correct)[present]
+        scores[level] = {
+            "ave": float(recall.mean()),
+            "glo": float(100 * correct.sum() / true.sum()),
+            "mIoU": float(iou.mean()),
+        }
+        per_class[level] = {
+            ("background", *names[level])[i]: {"recall": float(r), "IoU": float(u)}
+            for i, r, u in zip(present, recall, iou, strict=True)
+        }
+    return scores, per_class
+
+
+def _class_indices(label_map: np.ndarray, label_space: LabelSpace, name: str) -> np.ndarray:
+    """The joint class 0..n-1 of every joint id; ``name`` is that of the map, for messages."""
+    table = np.full(label_space.max_id + 1, -1, dtype=np.intp)
+    table[[0, *label_space.joint_ids]] = np.arange(1 + len(label_space.joint_ids))
+    if label_map.size == 0:
+        raise ValueError(f"{name} has no pixels")
+    if label_map.min() >= 0 and label_map.max() < len(table):
+        indices = table.take(label_map)
+        if indices.min() >= 0:
+            return indices
+    wrong = min(set(np.unique(label_map).tolist()) - {0, *label_space.joint_ids})
+    raise ValueError(
+        f"label {wrong} in {name} is neither background nor a pair of {label_space.name}"
+    )
+
+
+def _merge(confusion: np.ndarray, part: np.ndarray, count: int) -> np.ndarray:
+    """The confusion of classes 0..count-1, of which ``part`` gives one per joint class."""
+    member = (part[:, None] == np.arange(count)).astype(confusion.dtype)  # (n, count)
+    return member.T @ confusion @ member
+
+
+def _size(label_map: np.ndarray) -> str:
+    return " x ".join(map(str, label_map.shape))
