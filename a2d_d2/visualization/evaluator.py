@@ -43,7 +43,7 @@ class QualitativeFrames(DatasetEvaluator):
         self.image_ids = {records[i]["image_id"] for i in chosen}
         self.label_space = MetadataCatalog.get(dataset_name).label_space
         self.folder = folder
-        self.thresholds = {"actor_thresh": actor_threshold, "action_thresh": action_threshold}
+        self.thresholds = {"actor_threshold": actor_threshold, "action_threshold": action_threshold}
 
     def reset(self) -> None:
         pass
