@@ -4,12 +4,19 @@
 import argparse
 
 from a2d_d2.data.synthetic import make_release
+from a2d_d2.data.synthetic.pictures import write_pictures
 from a2d_d2.utils.cli import run_tool
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", metavar="ROOT", help="folder that gets videoset.csv")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--output", metavar="ROOT", help="folder that gets videoset.csv")
+    target.add_argument(
+        "--contact-sheet",
+        metavar="DIR",
+        help="write the pictures of docs/synthetic.md there instead",
+    )
     parser.add_argument("--train", type=int, default=3000, metavar="N", help="training videos")
     parser.add_argument("--test", type=int, default=200, metavar="N", help="test videos")
     parser.add_argument("--seed", type=int, default=0)
@@ -19,6 +26,9 @@ def main() -> None:
     parser.add_argument("--difficulty", type=float, default=1.0, help="0 easy, 1 default, 2 hard")
     parser.add_argument("--workers", type=int, help="processes; default: every core")
     args = parser.parse_args()
+    if args.contact_sheet:
+        print(*write_pictures(args.contact_sheet), sep="\n")
+        return
     make_release(
         args.output,
         args.train,

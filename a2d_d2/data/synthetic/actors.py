@@ -1,8 +1,8 @@
 """Draws the figures: seven kinds of articulated, textured actors, and shapes that are no actors.
 
 A figure is drawn into an *index map*, one number per material, in body coordinates: the figure's
-largest extent is 1, the origin its centre, x forward, y down. A table of colours and a texture that is
-fixed to the body turn the map into premultiplied BGRA. Everything is drawn at twice the size needed
+largest extent is 1, the origin its centre, x forward, y down. A table of colours and a texture that
+stays on the body turn the map into premultiplied BGRA. Everything is drawn at twice the size needed
 (:data:`OVERSAMPLING`) and shrunk when it is placed in the frame, which smooths the edges.
 """
 
@@ -73,17 +73,23 @@ def _swing(phase: float, shift: float = 0.0) -> float:
 def _draw_adult(c: Canvas, phase: float) -> None:
     near, far = _swing(phase), _swing(phase, 0.5)
     lift_near, lift_far = _swing(phase, 0.25), _swing(phase, 0.75)
-    shoulder, hip = (-0.01, -0.25), (-0.01, 0.04)
-    c.limb(_leg(shoulder, 0.7 * near, -0.5, (0.17, 0.15)), 0.055, MAIN_FAR)
-    c.limb(_leg(hip, 0.6 * far, 0.35 + 0.35 * lift_far, (0.21, 0.21)), 0.085, SECOND_FAR)
-    c.limb(_leg(hip, 0.6 * near, 0.35 + 0.35 * lift_near, (0.21, 0.21)), 0.085, SECOND)
-    c.polygon([(-0.1, -0.29), (0.08, -0.29), (0.075, 0.07), (-0.085, 0.07)], MAIN)
-    c.ellipse((0.0, -0.39), (0.085, 0.1), SKIN)
-    c.polygon([(-0.1, -0.36), (-0.09, -0.46), (0, -0.51), (0.075, -0.46), (-0.01, -0.42)], ACCENT)
-    c.ellipse((0.045, -0.39), (0.012, 0.018), DARK)
-    arm = _leg(shoulder, 0.7 * far, -0.5, (0.17, 0.15))
-    c.limb(arm, 0.06, MAIN_FAR)
-    c.ellipse(arm[-1], (0.035, 0.035), SKIN)
+    shoulder, hip = (-0.01, -0.22), (-0.01, 0.06)
+    c.limb(_leg(shoulder, 0.8 * near, -0.6, (0.16, 0.14)), 0.055, MAIN_FAR)
+    for swing, lift, material in ((far, lift_far, SECOND_FAR), (near, lift_near, SECOND)):
+        leg = _leg(hip, 0.6 * swing, 0.35 + 0.35 * lift, (0.19, 0.19))
+        c.ellipse((leg[-1][0] + 0.03, leg[-1][1] + 0.015), (0.07, 0.035), DARK)
+        c.limb(leg, 0.09, material)
+    c.polygon(
+        [(-0.09, -0.27), (-0.03, -0.29), (0.05, -0.28), (0.1, -0.2), (0.08, 0.09), (-0.09, 0.09)],
+        MAIN,
+    )
+    c.ellipse((0.01, -0.38), (0.1, 0.115), SKIN)
+    c.ellipse((-0.02, -0.43), (0.11, 0.075), ACCENT, -20)
+    c.ellipse((-0.065, -0.38), (0.05, 0.09), ACCENT)
+    c.ellipse((0.065, -0.375), (0.014, 0.022), DARK)
+    arm = _leg(shoulder, 0.8 * far, -0.6, (0.16, 0.14))
+    c.limb(arm, 0.065, MAIN_FAR)
+    c.ellipse(arm[-1], (0.038, 0.038), SKIN)
 
 
 def _draw_baby(c: Canvas, phase: float) -> None:
@@ -114,9 +120,10 @@ def _draw_bird(c: Canvas, phase: float) -> None:
     legs = 0.3 * _swing(phase, 0.25)
 
     def wing(lift: float, material: int) -> None:
-        tip = (-0.22 - 0.1 * math.cos(lift), -0.05 - 0.36 * math.sin(lift))
-        middle = (-0.02, -0.08 - 0.33 * math.sin(lift))
-        c.polygon([(0.12, -0.05), middle, tip, (-0.14, 0.04)], material)
+        rise = math.sin(lift)
+        tip = (-0.25 - 0.08 * math.cos(lift), -0.02 - 0.38 * rise)
+        front, back = (0.02, -0.1 - 0.3 * rise), (-0.2, 0.0 - 0.15 * rise)
+        c.polygon([(0.14, -0.06), front, tip, back, (-0.1, 0.07), (0.08, 0.04)], material)
 
     wing(flap + 0.25, MAIN_FAR)
     for x, swing in ((-0.04, legs), (0.04, -legs)):
@@ -296,15 +303,20 @@ def _fur(rng: np.random.Generator) -> np.ndarray:
     return _hsv(rng.random(), 0.06, rng.uniform(0.2, 0.95))
 
 
-def _paint(rng: np.random.Generator) -> np.ndarray:
-    return _hsv(rng.random(), rng.uniform(0.55, 0.95), rng.uniform(0.55, 0.98))
+def _paint(hue: float, rng: np.random.Generator) -> np.ndarray:
+    return _hsv(hue, rng.uniform(0.55, 0.95), rng.uniform(0.55, 0.98))
 
 
 def _actor_colors(kind: str, rng: np.random.Generator) -> np.ndarray:
     """(materials, 2, 3) BGR."""
     colors = np.zeros((_NUM_MATERIALS, 2, 3))
     animal = kind in ("cat", "dog")
-    main, second, accent = (_fur(rng) if animal else _paint(rng) for _ in range(3))
+    if animal:
+        main, second = _fur(rng), _fur(rng)
+    else:
+        hue = rng.random()
+        main, second = _paint(hue, rng), _paint(hue + rng.uniform(0.2, 0.8), rng)
+    accent = _paint(rng.random(), rng)
     skin = _hsv(rng.uniform(0.04, 0.09), rng.uniform(0.25, 0.65), rng.uniform(0.45, 0.98))
     if kind in ("adult", "baby"):
         accent = _hsv(rng.uniform(0.02, 0.12), rng.uniform(0.3, 0.8), rng.uniform(0.1, 0.8))

@@ -26,10 +26,11 @@ from a2d_d2.utils.files import atomic_path, write_json
 from a2d_d2.utils.parallel import parallel_map
 
 # Changes whenever the same settings give other pixels.
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 SETTINGS_FILE = "synthetic.json"
 FRAMES_PER_SECOND = 24
-MIN_FRAMES = 12  # annotated frames lie at multiples of a sixth and have neighbours on both sides
+MIN_FRAMES = 6  # annotated frames lie at multiples of a sixth of the length
+MIN_SIDE = 48  # in pixels; the smallest figures are then some ten pixels high
 
 _ID_CHARACTERS = string.ascii_letters + string.digits + "-_"
 _ID_LENGTH = 11
@@ -57,11 +58,11 @@ class Settings:
     def __post_init__(self):
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, but is {self.seed}")
-        if min(self.height, self.width) < 32 or self.height % 2 or self.width % 2:
-            size = f"{self.height} x {self.width}"
-            raise ValueError(f"height and width must be even and at least 32, but are {size}")
+        if min(self.height, self.width) < MIN_SIDE or self.height % 2 or self.width % 2:
+            size = f"{self.height} and {self.width}"
+            raise ValueError(f"height and width must be even and at least {MIN_SIDE}, not {size}")
         if self.num_frames < MIN_FRAMES:
-            raise ValueError(f"a video has at least {MIN_FRAMES} frames, not {self.num_frames}")
+            raise ValueError(f"a video needs at least {MIN_FRAMES} frames, not {self.num_frames}")
         if not 0 <= self.difficulty <= 2:
             raise ValueError(f"difficulty must lie in 0 to 2, but is {self.difficulty}")
 
@@ -171,7 +172,7 @@ def write_video(root: Path, settings: Settings, plan: VideoPlan) -> VideosetRow:
         for number in plan.annotated
     ]
     if not all(path.exists() for paths in annotations for path in (*paths, clip)):
-        scene, shown = _stage_scene(settings, plan)
+        scene, shown = stage_scene(settings, plan)
         for number, (mat, png) in zip(plan.annotated, annotations, strict=True):
             _, masks = shown[number]
             label_map = np.tensordot(joint_ids, masks, axes=1)
@@ -193,7 +194,7 @@ def write_video(root: Path, settings: Settings, plan: VideoPlan) -> VideosetRow:
     )
 
 
-def _stage_scene(
+def stage_scene(
     settings: Settings, plan: VideoPlan
 ) -> tuple[Scene, dict[int, tuple[np.ndarray, np.ndarray]]]:
     """A scene of the plan in which every actor can be seen in every annotated frame.

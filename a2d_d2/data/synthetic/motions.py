@@ -4,8 +4,9 @@ The momentary state of an actor is a point on a torus: one phase in [0, 1) per c
 :data:`COORDINATES`. Where the actor is, how it is turned and what its limbs do is a function of
 that point alone (:func:`pose_at`). An action is a constant *velocity* on the torus
 (:func:`phase_rates`). The starting point is uniform and drawn without knowing the action. A uniform
-point moved at any constant velocity stays uniform, so the state at any frame, and with it every single
-image of the actor, has the same distribution for all actions. Only change over time tells them apart.
+point moved at any constant velocity stays uniform, so the state at any frame, and with it every
+single image of the actor, has the same distribution for all actions. Only change over time tells
+them apart.
 
 Lengths are in pixels, angles in degrees, rates in cycles per frame.
 """
@@ -26,12 +27,12 @@ REFERENCE_SIZE = 44.0
 
 TILT = 30.0  # largest turn of anything but a ball
 NOD = 8.0  # largest bow
-STRETCH = 0.16  # relative
-HOP, BOB, SURGE = 10.0, 3.5, 2.0  # height of the bounce; amplitudes of the two sine waves
+STRETCH = 0.10  # relative
+HOP, BOB, SURGE = 8.0, 3.5, 2.0  # height of the bounce; amplitudes of the two sine waves
 
 # action: {"x" and "y": pixels a frame, "tilt": degrees a frame, others: cycles a frame}
 _MOTIONS = {
-    "climbing": {"y": 1.7, "limbs": 0.10},
+    "climbing": {"y": 2.0, "limbs": 0.10},
     "crawling": {"x": 1.6, "crawl": 0.125, "limbs": 0.06},
     "eating": {"nod": 0.15},
     "flying": {"x": 2.2, "bob": 0.125, "limbs": 0.23},

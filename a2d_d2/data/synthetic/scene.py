@@ -11,7 +11,14 @@ import cv2
 import numpy as np
 
 from a2d_d2.data.synthetic.actors import OVERSAMPLING, Sprite, make_actor, make_distractor
-from a2d_d2.data.synthetic.motions import Body, Pose, phase_rates, pose_at, random_phases
+from a2d_d2.data.synthetic.motions import (
+    COORDINATES,
+    Body,
+    Pose,
+    phase_rates,
+    pose_at,
+    random_phases,
+)
 
 _DEFAULT_HEIGHT, _DEFAULT_WIDTH = 128, 160  # the size of frame that all lengths below belong to
 
@@ -42,7 +49,7 @@ class Stage:
     @property
     def min_visible(self) -> float:
         """Least fraction of an annotated actor's silhouette that can be seen."""
-        return 0.6 - 0.15 * self.difficulty
+        return 0.75 - 0.2 * self.difficulty
 
 
 class Camera:
@@ -154,9 +161,10 @@ def _make_distractor(stage: Stage, rng: np.random.Generator) -> _Thing:
     """A shape that wanders and spins."""
     size = rng.uniform(11, 26) * stage.scale
     body = Body(size, stage.scale, (0.0, stage.width), (0.0, stage.height), round=True)
-    phases, rates = random_phases(rng), np.zeros(len(random_phases(rng)))
-    rates[:2] = rng.uniform(-3, 3, 2) * stage.scale / (2 * stage.width, 2 * stage.height)
-    rates[5] = rng.uniform(-12, 12) / 360
+    phases = random_phases(rng)
+    rates = np.zeros_like(phases)
+    rates[:2] = rng.uniform(-3, 3, 2) * stage.scale / (2 * stage.width, 2 * stage.height)  # x, y
+    rates[COORDINATES.index("tilt")] = rng.uniform(-12, 12) / 360
     return _Thing(make_distractor(size, rng), body, phases, rates)
 
 
