@@ -105,7 +105,10 @@ def _scan(folder: Path) -> list[dict]:
 
 
 def _reuse(path: Path, found: dict[str, list[dict]]) -> dict[str, list[dict]]:
-    """``found``, with the content of those entries whose file is as the stored index knew it."""
+    """``found``, with the content of those entries whose file is as the stored index knew it.
+
+    No index, one of another version and a damaged one all count as empty.
+    """
     try:
         stored = json.loads(path.read_bytes())
         videos = stored["videos"] if stored["version"] == VERSION else {}
@@ -114,10 +117,7 @@ def _reuse(path: Path, found: dict[str, list[dict]]) -> dict[str, list[dict]]:
             for video_id, entries in videos.items()
             for entry in entries
         }
-    except FileNotFoundError:
-        known = {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        logger.warning(f"{path} is damaged and is built anew")
         known = {}
     return {
         video_id: [known.get((video_id, *_state(entry)), entry) for entry in entries]

@@ -115,7 +115,14 @@ def parse_videoset(root: str | os.PathLike) -> tuple[list[VideoInfo], list[Relea
 
 
 def _is_header(row: Sequence[str]) -> bool:
-    return not any(character.isdigit() for value in row[1:] for character in value)
+    return all(_number(text) is None for text in row[1:])
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _parse_row(row: Sequence[str]) -> VideoInfo:
@@ -126,11 +133,8 @@ def _parse_row(row: Sequence[str]) -> VideoInfo:
         raise ValueError(f"{video_id!r} cannot be a video id, which names files")
     numbers = []
     for name, text in zip(_COLUMNS, row[4:], strict=True):
-        try:
-            number = float(text)
-        except ValueError:
-            number = -1.0
-        if number < 0 or not number.is_integer():
+        number = _number(text)
+        if number is None or number < 0 or not number.is_integer():
             raise ValueError(f"{name} must be a whole number, found {text!r}")
         numbers.append(int(number))
     height, width, num_frames, num_annotated, usage = numbers
