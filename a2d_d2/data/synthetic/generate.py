@@ -238,9 +238,8 @@ def _claim(root: Path, settings: Settings) -> None:
     marker = root / SETTINGS_FILE
     if marker.exists():
         try:
-            found = json.loads(marker.read_text(encoding="utf-8"))
-            assert isinstance(found, dict)
-        except (ValueError, AssertionError) as error:
+            found = dict(json.loads(marker.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
             raise ValueError(f"{marker} is damaged; remove {root} or choose another") from error
         wanted = asdict(settings)
         different = [key for key in wanted if found.get(key) != wanted[key]]

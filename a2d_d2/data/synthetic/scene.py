@@ -131,13 +131,15 @@ class Scene:
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         )
         owner = np.zeros(frame.shape[:2], np.uint8)  # 0 nobody, i + 1 actor i
-        areas = []
-        for things, first in ((self._behind, None), (self._actors, 1), (self._front, None)):
-            for i, thing in enumerate(things):
-                number = 0 if first is None else first + i
-                area = _paint(frame, owner, number, thing.sprite, thing.pose(t), (x, y))
-                if first is not None:
-                    areas.append(area)
+
+        def paint(thing: _Thing, number: int) -> int:
+            return _paint(frame, owner, number, thing.sprite, thing.pose(t), (x, y))
+
+        for thing in self._behind:
+            paint(thing, 0)
+        areas = [paint(thing, i) for i, thing in enumerate(self._actors, start=1)]
+        for thing in self._front:
+            paint(thing, 0)
         masks = owner == np.arange(1, len(areas) + 1, dtype=np.uint8)[:, None, None]
         return frame, masks, masks.sum(axis=(1, 2)) / np.maximum(areas, 1)
 
