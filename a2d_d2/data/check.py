@@ -98,7 +98,7 @@ def _check_video(
 
 
 def _check_clip(path: Path, video: VideoInfo) -> tuple[int | None, tuple[int, int], list[dict]]:
-    """Number of decoded frames (None without a clip), their (height, width), and problems."""
+    """Number of frames (None if none can be decoded), their (height, width), and problems."""
     size = (video.height, video.width)
     problem = functools.partial(_problem, video.video_id, None)
     if not path.is_file():
@@ -109,7 +109,7 @@ def _check_clip(path: Path, video: VideoInfo) -> tuple[int | None, tuple[int, in
             sizes.add(frame.shape[:2])
             count += 1
     if count == 0:
-        return 0, size, [problem("clip_truncated", f"{path}: no frame can be decoded")]
+        return None, size, [problem("clip_truncated", f"{path}: no frame can be decoded")]
     problems = []
     if count < video.num_frames:
         text = f"{path}: only {count} of {video.num_frames} frames can be decoded"
