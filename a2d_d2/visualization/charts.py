@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from a2d_d2.visualization.training_log import Curve
 
-WIDTH, HEIGHT = 320, 190
-LEFT, RIGHT, TOP, BOTTOM = 38, 10, 10, 24  # margins that hold the axes' labels
+WIDTH, HEIGHT = 260, 165
+LEFT, RIGHT, TOP, BOTTOM = 32, 12, 8, 22  # margins that hold the axes' labels
 MAX_POINTS = 300  # of a curve; longer ones are averaged in equal parts
 
 
@@ -59,7 +59,7 @@ def line_chart(curves: Mapping[str, Curve], *, title: str) -> str:
     low, high = min(0.0, *values), max(0.0, *values)
     if low == high:
         high = 1.0
-    end = max(1, max(curve.iterations[-1] for curve in thinned.values()))
+    end = 1 + max(curve.iterations[-1] for curve in thinned.values())  # they count from 0
 
     def x(iteration: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * iteration / end

@@ -150,7 +150,7 @@ def draw_instances(
             _put_outline(canvas, mask, color, stroke)
         _put_box(canvas, region.box * scale, color, stroke)
     # Labels last, so that no mask covers one; the topmost region gets the first choice of place.
-    font_size = max(11, round(width * 0.034))
+    font_size = max(11, round(width * 0.042))
     taken: list[tuple[int, int, int, int]] = []
     for region in reversed(regions):
         color = label_space.color(label_space.joint_id(region.actor, region.action))

@@ -21,7 +21,7 @@ body {
 h1 { font-size: 30px; line-height: 1.2; letter-spacing: -0.015em; margin: 0 0 8px; }
 h2 { font-size: 20px; letter-spacing: -0.01em; margin: 48px 0 4px; }
 h3 { font-size: 14px; margin: 0 0 10px; }
-p { margin: 0 0 14px; max-width: 78ch; }
+p { margin: 0 0 14px; max-width: 78ch; text-wrap: pretty; }
 .lead { color: var(--muted); font-size: 16px; margin-bottom: 18px; }
 .note { color: var(--muted); margin-bottom: 16px; }
 nav { display: flex; flex-wrap: wrap; gap: 6px 20px; font-size: 14px; margin-bottom: 24px; }
@@ -49,15 +49,15 @@ td.middle, thead th.middle { text-align: center; }
 
 .charts { display: grid; grid-template-columns: repeat(4, 1fr); gap: 14px; }
 .charts figure, .gallery figure { margin: 0; }
-.charts .card { padding: 14px 14px 8px; }
+.charts .card { padding: 14px 14px 8px; display: flex; flex-direction: column; }
 .charts figcaption { font-weight: 600; font-size: 14px; margin-bottom: 6px; }
 .keys { display: flex; flex-wrap: wrap; gap: 0 12px; font-size: 13px; font-weight: 400;
   color: var(--muted); font-variant-numeric: tabular-nums; }
 .keys i { display: inline-block; width: 12px; height: 3px; border-radius: 2px; margin-right: 5px;
   vertical-align: middle; }
-.chart { display: block; width: 100%; height: auto; overflow: visible; }
+.chart { display: block; width: 100%; height: auto; margin-top: auto; overflow: visible; }
 .grid { stroke: var(--rule); stroke-width: 1; }
-.tick { fill: var(--muted); font-size: 11.5px; font-variant-numeric: tabular-nums; }
+.tick { fill: var(--muted); font-size: 10.5px; font-variant-numeric: tabular-nums; }
 .line { fill: none; stroke-width: 1.8; stroke-linejoin: round; stroke-linecap: round; }
 path.line-0 { stroke: var(--one); } path.line-1 { stroke: var(--two); }
 path.line-2 { stroke: var(--three); }
