@@ -52,7 +52,8 @@ def segmentation_scores(confusion: np.ndarray, label_space: LabelSpace) -> tuple
     Returns:
         ``{"actor": {"ave", "glo", "mIoU"}, "action": ..., "joint": ...}``: mean recall, share of
         correct pixels, mean intersection over union. Then ``{"actor": {name: {"recall", "IoU"}}}``
-        and so on; joint names are those of all pairs, and only present classes are listed.
+        and so on for background and the actors, the actions, the valid pairs; None where the class
+        has no ground truth.
 
     Raises:
         ValueError: there are no pixels.
@@ -62,6 +63,8 @@ def segmentation_scores(confusion: np.ndarray, label_space: LabelSpace) -> tuple
     digits = np.array([0, *label_space.joint_ids])
     pairs = [label_space.pair_name(*label_space.split_id(i)) for i in label_space.joint_ids]
     names = {"actor": label_space.actors, "action": label_space.actions, "joint": pairs}
+    names = {level: ("background", *values) for level, values in names.items()}
+    listed = names | {"joint": ("background", *label_space.pair_names)}
     merged = {
         "actor": _merge(confusion, digits // label_space.base, 1 + label_space.num_actors),
         "action": _merge(confusion, digits % label_space.base, 1 + label_space.num_actions),
@@ -79,10 +82,9 @@ def segmentation_scores(confusion: np.ndarray, label_space: LabelSpace) -> tuple
             "glo": float(100 * correct.sum() / true.sum()),
             "mIoU": float(iou.mean()),
         }
-        per_class[level] = {
-            ("background", *names[level])[i]: {"recall": float(r), "IoU": float(u)}
-            for i, r, u in zip(present, recall, iou, strict=True)
-        }
+        per_class[level] = dict.fromkeys(listed[level], {"recall": None, "IoU": None})
+        for i, r, u in zip(present, recall, iou, strict=True):
+            per_class[level][names[level][i]] = {"recall": float(r), "IoU": float(u)}
     return scores, per_class
 
 

@@ -30,13 +30,9 @@ def class_tables(scores: dict) -> str:
     boxes = scores["per_class"].get("detection")
     tables = []
     for level, title in LEVELS.items():
-        precisions = boxes[level] if boxes else {}
-        rows = []
-        for name in dict.fromkeys([*pixels[level], *precisions]):
-            seen = pixels[level].get(name, {})
-            rows.append([name, seen.get("recall"), seen.get("IoU")])
-            if boxes:
-                rows[-1].append(precisions.get(name))
+        rows = [[name, *values.values()] for name, values in pixels[level].items()]
+        if boxes:
+            rows = [[*row, boxes[level].get(row[0])] for row in rows]
         tables.append(_table(rows, [title, "recall", "IoU", *(["AP"] if boxes else [])]))
     return "\n\n".join(tables)
 
