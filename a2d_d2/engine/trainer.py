@@ -118,7 +118,10 @@ class ActorActionTrainer(DefaultTrainer):
         if resume and self.checkpointer.has_checkpoint():
             super().resume_or_load(resume=True)
         else:
-            load_start_weights(comm.get_unwrapped_model(self.model), self.cfg)
+            model = self.model
+            if isinstance(model, nn.parallel.DistributedDataParallel):
+                model = model.module
+            load_start_weights(model, self.cfg)
 
     def build_hooks(self) -> list:
         made = super().build_hooks()
