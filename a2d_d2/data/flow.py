@@ -21,7 +21,9 @@ FLOW_METHODS = {
     "tvl1": "tvl1-default",
 }
 
-_MIN_SIDE = 16  # pixels; DIS crashes on frames that are smaller
+# Pixels; frames are extended to it. On smaller ones OpenCV's DIS crashes, or changes its own
+# parameters for all frames after.
+_MIN_SIDE = 48
 _SCALE = 64  # stored units per pixel
 _ZERO = 1 << 15  # stored value of no motion
 _ESTIMATORS = threading.local()  # they hold buffers: reused, but not across threads

@@ -1,0 +1,85 @@
+import cv2
+import numpy as np
+import pytest
+
+from a2d_d2.data import video
+from a2d_d2.data.video import VideoError, iter_frames, read_frames, select_frames
+
+NUM_FRAMES = 8
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """A video whose frame i is grey of level 20 + 25 * i, above a row of black."""
+    path = tmp_path_factory.mktemp("video") / "-clip.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 24, (48, 32))
+    for i in range(NUM_FRAMES):
+        frame = np.full((32, 48, 3), 20 + 25 * i, dtype=np.uint8)
+        frame[24:] = 0
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+def number_of(frame):
+    return round((float(frame[:20].mean()) - 20) / 25)
+
+
+def test_all_frames_in_order(clip):
+    frames = list(iter_frames(clip))
+    assert [number_of(frame) for frame in frames] == list(range(NUM_FRAMES))
+    assert frames[0].shape == (32, 48, 3) and frames[0].dtype == np.uint8
+    assert frames[3][:20].mean() > 80 > 10 > frames[3][28:].mean()  # upright
+
+
+def test_chosen_frames_equal_those_of_the_whole_decode(clip):
+    frames = list(iter_frames(clip))
+    chosen = read_frames(clip, [6, 0, 3, 3])
+    assert list(chosen) == [0, 3, 6]
+    for index, frame in chosen.items():
+        np.testing.assert_array_equal(frame, frames[index])
+
+
+def test_frames_after_the_end_are_absent(clip):
+    assert list(read_frames(clip, [6, 7, 8, 100])) == [6, 7]
+    assert read_frames(clip, [50]) == {}
+    assert read_frames(clip, []) == {}
+
+
+def test_decodes_once_and_no_further_than_needed(clip, monkeypatch):
+    calls = []
+
+    class Capture:
+        def __init__(self, *arguments):
+            calls.append("open")
+            self.capture = cv2_capture(*arguments)
+
+        def __getattr__(self, name):
+            if name in ("grab", "retrieve", "set", "read"):
+                calls.append(name)
+            return getattr(self.capture, name)
+
+    cv2_capture = cv2.VideoCapture
+    monkeypatch.setattr(video.cv2, "VideoCapture", Capture)
+    assert [index for index, _ in select_frames(clip, [1, 4])] == [1, 4]
+    # No seek; frames 0, 2 and 3 are passed over, 5 is not reached.
+    assert calls == ["open", "grab", "grab", "retrieve", "grab", "grab", "grab", "retrieve"]
+
+
+@pytest.mark.parametrize("read", [lambda p: list(iter_frames(p)), lambda p: read_frames(p, [0])])
+@pytest.mark.parametrize("content", [None, b"", b"no video at all" * 100])
+def test_bad_file_is_named_once_and_quietly(tmp_path, capfd, read, content):
+    path = tmp_path / "bad.mp4"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(VideoError, match="bad.mp4"):
+        read(path)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_truncated_file_gives_an_error_or_fewer_frames(clip, tmp_path):
+    path = tmp_path / "cut.mp4"
+    data = clip.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(VideoError, match="cut.mp4"):  # its table of frames stood at the end
+        list(iter_frames(path))
