@@ -141,7 +141,7 @@ def draw_instances(
     """
     canvas = resize(picture, scale)
     height, width = canvas.shape[:2]
-    stroke = max(2, round(width / 320))
+    stroke = max(1, round(width / 320))
     for region in regions:
         color = label_space.color(label_space.joint_id(region.actor, region.action))
         if region.mask is not None and region.mask.any():
@@ -169,9 +169,14 @@ def _scaled_mask(mask: np.ndarray, scale: float) -> np.ndarray:
     return smooth >= 0.5
 
 
+def _needs_halo(color: Color) -> bool:
+    """Whether lines of this colour vanish on dark ground."""
+    return max(color) < 128
+
+
 def _put_outline(canvas: np.ndarray, mask: np.ndarray, color: Color, stroke: int) -> None:
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    if ink_on(color) == WHITE:  # a halo keeps dark outlines visible on dark ground
+    if _needs_halo(color):
         cv2.drawContours(canvas, contours, -1, WHITE, stroke + 2, cv2.LINE_AA)
     cv2.drawContours(canvas, contours, -1, color, stroke, cv2.LINE_AA)
 
@@ -180,7 +185,7 @@ def _put_box(canvas: np.ndarray, box: np.ndarray, color: Color, stroke: int) -> 
     height, width = canvas.shape[:2]
     x1, y1 = (int(max(0, v)) for v in np.round(box[:2]))
     x2, y2 = min(width, round(float(box[2]))) - 1, min(height, round(float(box[3]))) - 1
-    if ink_on(color) == WHITE:
+    if _needs_halo(color):
         cv2.rectangle(canvas, (x1, y1), (x2, y2), WHITE, stroke + 2)
     cv2.rectangle(canvas, (x1, y1), (x2, y2), color, stroke)
 

@@ -210,7 +210,7 @@ def _draw_frame(
 
 
 def _listing(regions: Sequence[LabelledRegion], label_space: LabelSpace) -> str:
-    names = [label_space.pair_name(region.actor, region.action) for region in regions]
+    names = sorted(label_space.pair_name(region.actor, region.action) for region in regions)
     return ": " + (", ".join(names) or "nothing")
 
 

@@ -174,6 +174,18 @@ def test_truth_of_an_annotation_file():
     assert (instances.gt_masks.tensor.numpy() == masks).all()
 
 
+def test_truth_without_instances():
+    annotation = FrameAnnotation(
+        label_map=np.zeros((64, 80), np.uint8),
+        masks=np.zeros((0, 64, 80), bool),
+        boxes=np.zeros((0, 4)),
+        stored_boxes=None,
+        joint_ids=[],
+        class_names=[],
+    )
+    assert labelled_regions(truth_instances(annotation, A2D)) == []
+
+
 def test_label_map_colours_and_overlay():
     joint_id = A2D.joint_id(DOG, RUNNING)
     label_map = np.zeros((4, 5), np.uint8)
