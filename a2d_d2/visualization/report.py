@@ -83,6 +83,7 @@ def render_report(report: Report) -> str:
     ]
     sections = [section for section in sections if section[2]]
     links = "".join(f'<a href="#{name}">{title}</a>' for name, title, _ in sections)
+    navigation = f'<nav aria-label="Sections">{links}</nav>' if len(sections) > 1 else ""
     body = "".join(
         f'<section id="{name}"><h2>{title}</h2>{content}</section>'
         for name, title, content in sections
@@ -94,7 +95,7 @@ def render_report(report: Report) -> str:
         f"<title>Actor-action segmentation: results</title>\n<style>{PAGE_STYLE}</style>\n</head>\n"
         '<body><div class="page">\n<header><h1>Actor-action segmentation: results</h1>'
         f'<p class="lead">{html.escape(report.summary)}</p>'
-        f'<nav aria-label="Sections">{links}</nav></header>\n'
+        f"{navigation}</header>\n"
         f"<main>{_tiles(report.metrics)}{body}</main>\n"
         f"<footer><p>{html.escape(report.rule)}</p></footer>\n</div></body>\n</html>\n"
     )
