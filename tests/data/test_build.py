@@ -1,0 +1,116 @@
+import pytest
+from detectron2.data import DatasetCatalog
+
+from a2d_d2.config import setup_cfg
+from a2d_d2.data.build import (
+    build_test_loader,
+    build_train_loader,
+    train_records,
+    with_window_annotations,
+)
+
+
+@pytest.fixture
+def make_cfg(tiny_release):
+    def make(*options):
+        return setup_cfg(
+            opts=[
+                *("DATASETS.ROOT", str(tiny_release)),
+                *("DATASETS.TRAIN", ("a2d_train",), "DATASETS.TEST", ("a2d_test",)),
+                *("INPUT.MIN_SIZE_TRAIN", (64,), "INPUT.MIN_SIZE_TEST", 64),
+                *("DATALOADER.NUM_WORKERS", 0, "SOLVER.IMS_PER_BATCH", 2),
+                *options,
+            ]
+        )
+
+    return make
+
+
+@pytest.fixture
+def empty_frames():
+    """Registers the two data sets again with every other frame without annotations."""
+
+    def register(name):
+        records = DatasetCatalog.get(name)
+        changed = [r if i % 2 else r | {"annotations": []} for i, r in enumerate(records)]
+        DatasetCatalog.remove(name)
+        DatasetCatalog.register(name, lambda: changed)
+        return len(changed)
+
+    names = ("a2d_train", "a2d_test")
+    yield lambda: [register(name) for name in names]
+    for name in names:
+        DatasetCatalog.remove(name)
+
+
+def test_batches_of_clips(make_cfg):
+    batch = next(iter(build_train_loader(make_cfg())))
+    assert len(batch) == 2
+    assert all(len(clip["instances"]) == len(clip["key_positions"]) for clip in batch)
+
+
+def test_loader_processes(make_cfg):
+    cfg = make_cfg("DATALOADER.NUM_WORKERS", 1)
+    for loader in (build_train_loader(cfg), build_test_loader(cfg, "a2d_test")):
+        clip = next(iter(loader))[0]
+        assert clip["image"].shape[1:] == (3, 64, 80)
+
+
+def test_training_drops_frames_without_annotations_testing_never(make_cfg, empty_frames):
+    cfg = make_cfg()
+    num_train, num_test = empty_frames()
+    kept = train_records(cfg)
+    assert len(kept) == num_train // 2 and all(r["annotations"] for r in kept)
+    assert all(all(r["window_annotations"].values()) for r in kept)
+    clips = [clip for batch in build_test_loader(cfg, "a2d_test") for clip in batch]
+    assert [c["image_id"] for c in clips] == [r["image_id"] for r in DatasetCatalog.get("a2d_test")]
+    assert len(clips) == num_test
+    everything = make_cfg("DATALOADER.FILTER_EMPTY_ANNOTATIONS", False)
+    empty_frames()
+    assert len(train_records(everything)) == num_train
+
+
+def test_aspect_ratios_are_not_mixed(make_cfg, monkeypatch):
+    cfg = make_cfg("SOLVER.IMS_PER_BATCH", 3)
+    records = DatasetCatalog.get("a2d_train")
+    wide = {r["image_id"] for r in records[::2]}
+    monkeypatch.setattr("a2d_d2.data.build.ClipDatasetMapper", lambda cfg, is_train: _shape_of)
+    monkeypatch.setattr("a2d_d2.data.build.train_records", lambda cfg: _turned(records, wide))
+    loader = iter(build_train_loader(cfg))
+    kinds = set()
+    for _ in range(12):
+        (kind,) = {clip["width"] > clip["height"] for clip in next(loader)}
+        kinds.add(kind)
+    assert kinds == {True, False}
+
+
+def _shape_of(record):
+    return {key: record[key] for key in ("width", "height")}
+
+
+def _turned(records, wide):
+    return [r if r["image_id"] in wide else r | {"width": 64, "height": 80} for r in records]
+
+
+def test_window_annotations_by_hand():
+    def record(clip, frame, annotated):
+        return {
+            "file_name": clip,
+            "frame_index": frame,
+            "annotated_frames": annotated,
+            "annotations": [f"{clip}{frame}"],
+        }
+
+    # Frame 9 of clip a has a fault: it is annotated, but has no record.
+    records = [record("a", f, [0, 4, 5, 9]) for f in (0, 4, 5)] + [record("b", 4, [4])]
+    before = [dict(r) for r in records]
+    result = with_window_annotations(records, length=5, stride=1)
+    assert [r["window_annotations"] for r in result] == [
+        {4: ["a4"]},
+        {0: ["a0"], 5: ["a5"]},
+        {4: ["a4"]},
+        {},
+    ]
+    assert records == before
+    reach = with_window_annotations(records, length=2, stride=5)
+    assert [sorted(r["window_annotations"]) for r in reach] == [[4, 5], [0, 5], [0, 4], []]
