@@ -40,6 +40,7 @@ def read(path, *entries):
 # ---------------------------------------------------------------- masks
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
 @pytest.mark.parametrize("share", [0, 0.02, 0.5, 1])
 def test_masks_decode_as_pycocotools_does(share):
     rng = np.random.default_rng(0)
