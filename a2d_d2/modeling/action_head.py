@@ -86,7 +86,7 @@ class ActionHead(nn.Module):
     ):
         """
         Args:
-            layers: makes (R, input_size) of pooled regions.
+            layers: makes R x input_size features of pooled regions.
             valid: (X, A) bool, which actions an actor can do.
             excluded_actors: indices of the actors whose regions do not count in the loss.
         """
@@ -111,7 +111,7 @@ class ActionHead(nn.Module):
         )
         shape = layers.output_shape
         return {
-            "layers": nn.Sequential(layers, nn.Flatten()),
+            "layers": layers,
             "input_size": shape.channels * (shape.height or 1) * (shape.width or 1),
             "valid": torch.tensor(valid_actions(cfg)),
             "excluded_actors": [label_space.actor_index(name) for name in head.EXCLUDED_ACTORS],
@@ -129,7 +129,7 @@ class ActionHead(nn.Module):
             In training ``{"loss_action": scalar}``; at inference ``instances`` with the fields of
             :func:`predict_actions`.
         """
-        logits = self.predictor(self.layers(x))  # (R, A)
+        logits = self.predictor(self.layers(x).flatten(1))  # (R, A)
         if self.training:
             return {"loss_action": self.loss(logits, [i for i in instances if len(i)])}
         return predict_actions(instances, logits, self.valid)

@@ -249,11 +249,13 @@ class ActorActionRCNN(nn.Module):
 
     def _pad(self, frames: list[Tensor]) -> Tensor:
         """Frames (3, H_i, W_i) in one batch (F, 3, H, W), padded with zeros right and below."""
-        return ImageList.from_tensors(
+        batch = ImageList.from_tensors(
             frames,
             self.backbone.size_divisibility,
             padding_constraints=self.backbone.padding_constraints,
-        ).tensor
+        )
+        # Backbones keep this layout; convolutions and pooling are faster in it.
+        return batch.tensor.contiguous(memory_format=torch.channels_last)
 
     def extract_features(self, images: Tensor, flow: Tensor | None) -> FrameFeatures:
         """The pyramids of F frames; depends on nothing but the frame itself.

@@ -39,7 +39,7 @@ def test_loss_is_the_mean_negative_log_likelihood(small_cfg):
     with EventStorage() as storage:
         loss = head(x, instances)["loss_action"]
         accuracy = storage.latest()["action_head/accuracy"][0]
-    logits = head.predictor(head.layers(x))
+    logits = head.predictor(head.layers(x).flatten(1))
     expected = F.cross_entropy(logits, torch.tensor([1, 6, 3]))
     torch.testing.assert_close(loss, expected)
     assert accuracy == (logits.argmax(1) == torch.tensor([1, 6, 3])).float().mean().item()
@@ -52,7 +52,7 @@ def test_excluded_actors_do_not_count(small_cfg):
         loss = head(x, [regions([DOG, ADULT, BALL, ADULT], [1, 6, 3, 0])])["loss_action"]
     loss.backward()
     assert (x.grad.flatten(1).abs().sum(dim=1) > 0).tolist() == [False, True, False, True]
-    logits = head.predictor(head.layers(x))
+    logits = head.predictor(head.layers(x).flatten(1))
     torch.testing.assert_close(loss, F.cross_entropy(logits[[1, 3]], torch.tensor([6, 0])))
 
 
