@@ -159,7 +159,8 @@ def prepare_clips(
         splits: of the release.
         flow_method: one of ``FLOW_METHODS``.
         length, stride: INPUT.CLIP.LENGTH and STRIDE of the training. Stored are the annotated
-            frames and length // 2 steps to each side, which is enough for random placement too.
+            frames and length // 2 steps to each side. Random placement needs no more, unless the
+            model looks further than that.
         lossless: store frames as PNG instead of JPEG.
         workers: number of processes; None uses every core.
 

@@ -68,6 +68,11 @@ class ClipDatasetMapper:
                 raise ValueError(f"INPUT.CLIP.{key} is {value}; it must be at least 1")
         if flow_method is not None:
             check_flow_method(flow_method)
+        if cache is not None and not os.path.isdir(cache):
+            raise ValueError(
+                f"INPUT.CLIP.CACHE is {str(cache)!r}, which is no folder; make it with"
+                " tools/prepare_clips.py, or leave the key empty"
+            )
         assert use_masks or not recompute_boxes
         self.is_train = is_train
         self.augmentations = T.AugmentationList(augmentations)
@@ -181,10 +186,11 @@ class ClipDatasetMapper:
             if frames is None:
                 log_first_n(
                     logging.WARNING,
-                    f"the clip cache {self.cache.folder} has not all that training needs, or it is"
-                    f" broken or out of date (first seen at video {record['video_id']}). What it"
-                    " lacks is decoded and computed for every clip anew; to complete it, run"
-                    " tools/prepare_clips.py with the same root, cache, method, length and stride",
+                    f"the clip cache {self.cache.folder} is broken, out of date or lacks something"
+                    f" that is needed (first seen at video {record['video_id']}). Such clips are"
+                    " decoded and their flow is computed again and again; to complete the cache,"
+                    " run tools/prepare_clips.py with the same root, cache, method, length and"
+                    " stride",
                     name=__name__,
                 )
         if frames is None:

@@ -320,6 +320,7 @@ def test_missing_and_misfitting_clips_are_named(record, records, tmp_path):
         ("INPUT.CLIP.LENGTH", 0),
         ("INPUT.CLIP.STRIDE", 0),
         ("INPUT.FLOW_METHOD", "raft"),
+        ("INPUT.CLIP.CACHE", "no/such/folder"),
         ("INPUT.FORMAT", "RGB"),
     ],
 )
