@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Checks every clip and annotation of a release in the layout of A2D."""
 
 import argparse

@@ -3,14 +3,12 @@
 The files themselves are the affair of :mod:`a2d_d2.data.layout`, whose names this module passes on.
 """
 
-import argparse
 import logging
 import os
-import time
 
 from detectron2.structures import BoxMode
 
-from a2d_d2.data.index import index_path, load_index
+from a2d_d2.data.index import load_index
 from a2d_d2.data.layout import (
     FrameAnnotation,
     ReleaseError,
@@ -23,7 +21,6 @@ from a2d_d2.data.layout import (
     read_videoset,
 )
 from a2d_d2.label_space import LabelSpace
-from a2d_d2.utils.cli import run_tool
 
 __all__ = [
     "FrameAnnotation",
@@ -145,23 +142,3 @@ def _record(
         "label_map_file": str(annotation_path(root, video.video_id, index)),
         "annotations": annotations,
     }
-
-
-def main() -> None:
-    """Loads a release and says how long it took; the second run shows what the index saves."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--root", required=True, help="folder that holds videoset.csv")
-    parser.add_argument("--label-space", default="", help="YAML file; A2D's classes by default")
-    args = parser.parse_args()
-    label_space = LabelSpace.load(args.label_space)
-    for split in sorted({video.split for video in read_videoset(args.root)}):
-        start = time.perf_counter()
-        records = load_release(args.root, split, label_space)
-        seconds = time.perf_counter() - start
-        print(f"{split}: {len(records)} frames in {seconds:.2f} s")  # noqa: T201
-    size = index_path(args.root).stat().st_size / 2**20
-    print(f"index: {index_path(args.root)}, {size:.1f} MiB")  # noqa: T201
-
-
-if __name__ == "__main__":
-    run_tool(main)

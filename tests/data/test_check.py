@@ -348,3 +348,16 @@ def test_tool_without_a_release(tmp_path):
     assert result.stderr.count("\n") == 1
     assert "videoset.csv" in result.stderr
     assert not (tmp_path / "report.json").exists()
+
+
+def test_example_of_own_data(tmp_path):
+    """The files that datasets/README.md shows make a sound release."""
+    text = (TOOL.parents[1] / "datasets/README.md").read_text()
+    (tmp_path / "classes.yaml").write_text(text.split("```yaml\n")[1].split("```")[0])
+    (tmp_path / "make_release.py").write_text(text.split("```python\n")[1].split("```")[0])
+    subprocess.run([sys.executable, "make_release.py"], cwd=tmp_path, check=True)
+    space = LabelSpace.load(tmp_path / "classes.yaml")
+    assert space.pair_name(*space.split_id(12)) == "horse-trotting"
+    report = check_release(tmp_path / "stable", space, workers=1, progress=False)
+    assert report["problems"] == []
+    assert report["instances"] == {"train": 3, "test": 3}
