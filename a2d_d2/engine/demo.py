@@ -5,15 +5,19 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
 from a2d_d2.evaluation.tables import paper_tables
+from a2d_d2.utils.files import write_json
+from a2d_d2.utils.parallel import default_workers
 
 CONFIG = "configs/synthetic/R18_FPN.yaml"
 TRAINING_LINE = re.compile(r"eta: .* iter: (\d+) .*total_loss: ([\d.]+)")
+TRAINING_TIME = re.compile(r"Total training time: (?:(\d+) days?, )?(\d+):(\d+):(\d+)")
 EVALUATION_LINE = re.compile(r"Inference done (\d+)/(\d+)")
 
 
@@ -36,14 +40,18 @@ def run_demo(output: Path, size: DemoSize, seed: int = 0) -> None:
     """Runs the demo in the folder ``output``; a step that is complete there is not run again.
 
     Steps: release, clip cache, training with evaluation at its end, page. Stopped anywhere, the
-    next call goes on where this one was, inside the training too.
+    next call goes on where this one was, inside the training too. Scores and times of a run that
+    was not stopped are kept in ``summary.json``.
 
     Raises:
         ValueError: a step failed; names its command.
     """
+    start = time.perf_counter()
     root, cache, model, report = (output / n for n in ("A2D", "cache", "model", "report"))
     python = sys.executable
     inference = model / "inference"
+    is_fresh = not output.exists()
+    training_seconds = None
 
     release = [python, "tools/make_synthetic_a2d.py", f"--output={root}", f"--seed={seed}"]
     release += [f"--train={size.train_videos}", f"--test={size.test_videos}"]
@@ -60,7 +68,7 @@ def run_demo(output: Path, size: DemoSize, seed: int = 0) -> None:
     if (model / "model_final.pth").exists() and (inference / "metrics.json").exists():
         print("Already trained.")
     else:
-        _train(train, model / "console.log")
+        training_seconds = _train(train, model / "console.log")
 
     look = [python, "tools/visualize_results.py", f"--root={root}", f"--output={report}"]
     look += [f"--predictions={inference / 'predictions.json'}"]
@@ -68,6 +76,16 @@ def run_demo(output: Path, size: DemoSize, seed: int = 0) -> None:
     _step(4, "Make pictures and a page of results", look)
 
     scores = json.loads((inference / "metrics.json").read_text(encoding="utf-8"))
+    if is_fresh:
+        summary = {
+            "train_videos": size.train_videos,
+            "test_videos": size.test_videos,
+            "cores": default_workers(),
+            "training_seconds": training_seconds,
+            "total_seconds": round(time.perf_counter() - start),
+            **scores,
+        }
+        write_json(output / "summary.json", summary)
     print(f"\nScores on {size.test_videos} held-out synthetic videos (percent)\n")
     print(paper_tables(scores))
     print(
@@ -98,8 +116,13 @@ def _step(number: int, title: str, command: list[str]) -> None:
         raise ValueError(f"step {number} failed (exit code {status}): {shlex.join(command)}")
 
 
-def _train(command: list[str], log: Path) -> None:
-    """Runs the training command, its output in ``log``, a progress bar on the console."""
+def _train(command: list[str], log: Path) -> int | None:
+    """Runs the training command, its output in ``log``, a progress bar on the console.
+
+    Returns:
+        Seconds that the training steps took, evaluation not counted; None if there was none.
+    """
+    seconds = None
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
         open(log, "a", encoding="utf-8") as stream,
@@ -111,8 +134,12 @@ def _train(command: list[str], log: Path) -> None:
         for line in process.stdout:
             stream.write(line)
             bar.read(line)
+            if match := TRAINING_TIME.search(line):
+                days, hours, minutes, rest = (int(n or 0) for n in match.groups())
+                seconds = ((days * 24 + hours) * 60 + minutes) * 60 + rest
     if process.returncode:
         raise ValueError(f"training failed (exit code {process.returncode}); see {log}")
+    return seconds
 
 
 class _StageBar:

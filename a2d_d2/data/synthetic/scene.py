@@ -44,7 +44,7 @@ class Stage:
     @property
     def size_range(self) -> tuple[float, float]:
         """Smallest and largest actor, in pixels."""
-        return (36 - 8 * self.difficulty) * self.scale, 64 * self.scale
+        return (40 - 6 * self.difficulty) * self.scale, 64 * self.scale
 
     @property
     def min_visible(self) -> float:
@@ -58,12 +58,12 @@ class Camera:
     def __init__(self, stage: Stage, rng: np.random.Generator):
         amount = stage.difficulty * stage.scale
         # Two sine waves of the position per axis: a slow wide one and a quick narrow one.
-        self._amplitude = amount * np.array([[8.0], [2.0]]) * rng.uniform(0.5, 1, (2, 2))
+        self._amplitude = amount * np.array([[6.0], [1.4]]) * rng.uniform(0.5, 1, (2, 2))
         self._period = np.stack([rng.uniform(18, 36, 2), rng.uniform(7, 12, 2)])
         self._phase = rng.uniform(0, 2 * math.pi, (2, 2))
-        self._jitter = amount * 0.35
+        self._jitter = amount * 0.25
         self._seed = rng.integers(2**32)
-        self.reach = math.ceil(10 * amount + 4 * self._jitter)
+        self.reach = math.ceil(7.4 * amount + 4 * self._jitter)
 
     def position(self, t: int) -> tuple[float, float]:
         """x, y of the view's corner in the world; at most ``reach`` from the origin."""

@@ -1,0 +1,87 @@
+"""Blocks of README.md that are written from results files, never by hand."""
+
+import json
+import re
+from pathlib import Path
+
+from tabulate import tabulate
+
+LEVELS = ("actor", "action", "joint")
+
+
+def demo_block(summary: dict) -> str:
+    """The scores of ``results/demo/summary.json`` as two tables."""
+    segmentation, detection = summary["segmentation"], summary["detection"]
+    rows = [
+        [level, *(segmentation[level][m] for m in ("ave", "glo", "mIoU")), detection[level]["mAP"]]
+        for level in LEVELS
+    ]
+    table = tabulate(rows, ["", "ave", "glo", "mIoU", "mAP"], tablefmt="github", floatfmt=".1f")
+    minutes, total = summary["training_seconds"] / 60, summary["total_seconds"] / 60
+    return (
+        f"{table}\n\nTraining on {summary['train_videos']} videos took {minutes:.1f} minutes on "
+        f"{summary['cores']} CPU cores, the whole demo after set-up {total:.1f}. Written by "
+        "`make demo` (`results/demo/summary.json`)."
+    )
+
+
+def step_block(result: dict) -> str:
+    """The figures of ``results/r101_step.json`` in words."""
+    frames, weights = result["frames"], result["start_weights"]
+    ratio = result["inference_seconds"] / result["mask_rcnn_inference_seconds"]
+    loaded = " and ".join(
+        f"{w['loaded']} of {w['total']} tensors of the {name} stream" for name, w in weights.items()
+    )
+    threads = result["machine"]["threads"]
+    return (
+        f"One step of the full ResNet-101 model on one clip of {frames['height']}x"
+        f"{frames['width']} pixels ({frames['computed']} frames computed for T = 5, "
+        f"{result['parameters_millions']:.0f} million parameters), on {threads} CPU threads: "
+        f"training {result['training_seconds']:.1f} s and "
+        f"{result['training_peak_gib']:.1f} GiB, inference {result['inference_seconds']:.1f} s and "
+        f"{result['inference_peak_gib']:.1f} GiB; inference takes {ratio:.1f} times as long as "
+        "Mask R-CNN on one frame with one such backbone. CPU times are noisy; none was measured on "
+        f"a GPU. Files in the model zoo's formats fill {loaded}; the rest is what the paper starts "
+        "at random (temporal convolutions, action head) and the flow stream's FPN, which ImageNet "
+        "has no weights for. Written by `python tools/measure_step.py --stand-in-weights --json "
+        "results/r101_step.json`."
+    )
+
+
+def index_block(result: dict) -> str:
+    """The figures of ``results/start.json`` in words."""
+    return (
+        f"A release of A2D's size ({result['annotated_frames']} annotated frames of "
+        f"{result['videos']} videos) is opened in {result['first_start_seconds']:.0f} s the first "
+        f"time, when its index is built on {result['cores']} cores, and in "
+        f"{result['second_start_seconds']:.1f} s from then on (index: {result['index_mib']:.0f} "
+        "MiB). Written by `python tools/measure_start.py --json results/start.json`."
+    )
+
+
+BLOCKS = {
+    "demo": ("results/demo/summary.json", demo_block),
+    "r101": ("results/r101_step.json", step_block),
+    "index": ("results/start.json", index_block),
+}
+
+
+def update_readme(root: Path) -> str:
+    """The text of ``root/README.md`` with every block written anew from its results file.
+
+    Raises:
+        ValueError: a block's markers or its results file are missing.
+    """
+    text = (root / "README.md").read_text(encoding="utf-8")
+    for name, (source, write) in BLOCKS.items():
+        path = root / source
+        if not path.exists():
+            raise ValueError(f"{path} does not exist; the README names the command that writes it")
+        block = write(json.loads(path.read_text(encoding="utf-8")))
+        begin, end = f"<!-- results:{name} -->", f"<!-- /results:{name} -->"
+        pattern = re.escape(begin) + ".*?" + re.escape(end)
+        if not re.search(pattern, text, flags=re.DOTALL):
+            raise ValueError(f"README.md has no block {begin} ... {end}")
+        new = f"{begin}\n{block}\n{end}"
+        text = re.sub(pattern, lambda _, new=new: new, text, flags=re.DOTALL)
+    return text
