@@ -30,7 +30,7 @@ class DemoSize:
     options: tuple[str, ...] = ()  # KEY VALUE pairs for train_net.py
 
 
-FULL = DemoSize(train_videos=1000, test_videos=160)
+FULL = DemoSize(train_videos=2000, test_videos=160)
 MINIATURE = DemoSize(
     train_videos=12, test_videos=4, options=("SOLVER.MAX_ITER", "12", "SOLVER.WARMUP_ITERS", "4")
 )

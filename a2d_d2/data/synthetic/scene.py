@@ -44,7 +44,7 @@ class Stage:
     @property
     def size_range(self) -> tuple[float, float]:
         """Smallest and largest actor, in pixels."""
-        return (40 - 6 * self.difficulty) * self.scale, 64 * self.scale
+        return (48 - 8 * self.difficulty) * self.scale, 72 * self.scale
 
     @property
     def min_visible(self) -> float:
@@ -58,12 +58,12 @@ class Camera:
     def __init__(self, stage: Stage, rng: np.random.Generator):
         amount = stage.difficulty * stage.scale
         # Two sine waves of the position per axis: a slow wide one and a quick narrow one.
-        self._amplitude = amount * np.array([[6.0], [1.4]]) * rng.uniform(0.5, 1, (2, 2))
+        self._amplitude = amount * np.array([[4.0], [0.9]]) * rng.uniform(0.5, 1, (2, 2))
         self._period = np.stack([rng.uniform(18, 36, 2), rng.uniform(7, 12, 2)])
         self._phase = rng.uniform(0, 2 * math.pi, (2, 2))
-        self._jitter = amount * 0.25
+        self._jitter = amount * 0.15
         self._seed = rng.integers(2**32)
-        self.reach = math.ceil(7.4 * amount + 4 * self._jitter)
+        self.reach = math.ceil(4.9 * amount + 4 * self._jitter)
 
     def position(self, t: int) -> tuple[float, float]:
         """x, y of the view's corner in the world; at most ``reach`` from the origin."""
@@ -108,7 +108,7 @@ class Scene:
         self._camera = Camera(stage, rng)
         self._world = _background(stage, self._camera.reach + 1, rng)
         self._actors = [_make_actor(*pair, stage, shrink, rng) for pair in pairs]
-        behind, front = rng.poisson([0.9 * stage.difficulty, 0.35 * stage.difficulty]).clip(0, 4)
+        behind, front = rng.poisson([0.7 * stage.difficulty, 0.25 * stage.difficulty]).clip(0, 4)
         self._behind = [_make_distractor(stage, rng) for _ in range(behind)]
         self._front = [_make_distractor(stage, rng) for _ in range(front)]
 
