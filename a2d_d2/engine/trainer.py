@@ -87,6 +87,13 @@ class ResumableBestCheckpointer(hooks.BestCheckpointer):
         self.best_iter = state_dict["best_iter"]
 
 
+class BestModelWriter(DetectionCheckpointer):
+    """Writes the best weights aside: training resumes from the last ones, never from these."""
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        pass
+
+
 class ActorActionTrainer(DefaultTrainer):
     """DefaultTrainer for clips: their loaders, start weights, AMP and the A2D evaluation."""
 
@@ -96,7 +103,8 @@ class ActorActionTrainer(DefaultTrainer):
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
-        model = create_ddp_model(model, broadcast_buffers=False)
+        devices = {} if model.device.type == "cuda" else {"device_ids": None}
+        model = create_ddp_model(model, broadcast_buffers=False, **devices)
         self._trainer = MixedPrecisionTrainer(
             model,
             self.build_train_loader(cfg),
@@ -127,8 +135,9 @@ class ActorActionTrainer(DefaultTrainer):
         made = super().build_hooks()
         if self.cfg.TEST.BEST_METRIC and comm.is_main_process():
             # After EvalHook, which sets the score, and before the writer, which stands last.
+            writer = BestModelWriter(self.model, self.cfg.OUTPUT_DIR)
             best = ResumableBestCheckpointer(
-                self.cfg.TEST.EVAL_PERIOD, self.checkpointer, self.cfg.TEST.BEST_METRIC
+                self.cfg.TEST.EVAL_PERIOD, writer, self.cfg.TEST.BEST_METRIC
             )
             made.insert(-1, best)
         return made

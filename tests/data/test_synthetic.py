@@ -88,7 +88,7 @@ def test_pairs_are_valid_and_equally_frequent():
     assert max(counts.values()) - min(counts.values()) <= 1
     sizes = Counter(len(plan.pairs) for plan in plans)
     assert set(sizes) == {1, 2, 3, 4}
-    assert sizes[1] + sizes[2] > 150
+    assert sizes[1] + sizes[2] > 130
     assert {len(plan.annotated) for plan in plans} == {3, 4, 5}
 
 
@@ -172,7 +172,7 @@ def test_masks_are_the_drawn_pixels(kind):
     near = cv2.dilate(masks[0].astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
     assert not (changed & ~near).any()
     assert changed[masks[0]].mean() > 0.97
-    assert visible[0] == 1
+    assert visible[0] > 0.95  # at most the frame's edge cuts a little off
 
 
 def test_front_actors_hide_back_ones():
@@ -232,9 +232,9 @@ def test_each_action_moves_its_own_way():
         "walking": {x},
         "none": set(),
     }
-    assert 1.0 < speed["walking"][x] < 2.0 and speed["running"][x] > 2 * speed["walking"][x]
+    assert 1.5 < speed["walking"][x] < 2.5 and speed["running"][x] > 2 * speed["walking"][x]
     head = 0.7 * BODY.size * np.radians(speed["eating"][bow])
-    assert 1.5 < head < 4.0, "pixels a frame of a nodding head"
+    assert 2.0 < head < 6.0, "pixels a frame of a nodding head"
 
 
 def test_only_acceleration_tells_a_jump_from_a_climb():
@@ -246,7 +246,7 @@ def test_only_acceleration_tells_a_jump_from_a_climb():
     assert (np.abs(np.diff(jump[alike], n=2, axis=1)) > 0.5).mean() > 0.95
 
 
-def test_camera_is_as_fast_as_the_actors():
+def test_the_camera_moves_with_the_difficulty():
     def pace(difficulty):
         rng = np.random.default_rng(1)
         cameras = [Camera(Stage(128, 160, difficulty), rng) for _ in range(20)]
@@ -255,7 +255,7 @@ def test_camera_is_as_fast_as_the_actors():
         return np.linalg.norm(np.diff(ways, axis=1), axis=-1).mean()
 
     assert pace(0.0) == 0
-    assert 1.0 < pace(1.0) < 4.0
+    assert 0.6 < pace(1.0) < 2.0
     assert pace(2.0) == pytest.approx(2 * pace(1.0), rel=0.05)
 
 

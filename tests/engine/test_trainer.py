@@ -37,11 +37,10 @@ def test_train_resume_and_evaluate(tiny_options, tmp_path):
     assert (output / "model_best.pth").exists()
 
     # Longer, resumed: goes on at step 4 with the optimiser's state.
-    _train_net("--resume", *tiny_options, "SOLVER.MAX_ITER", 6)
+    resumed = _train_net("--resume", *tiny_options, "SOLVER.MAX_ITER", 6)
     second = torch.load(output / "model_final.pth", weights_only=False)
     assert second["iteration"] == 5
-    log = (output / "log.txt").read_text()
-    assert "Starting training from iteration 4" in log
+    assert "Starting training from iteration 4" in resumed.stdout
     steps = [state["step"] for state in _optimizer_states(second)]
     assert {int(step) for step in steps} == {6}
 

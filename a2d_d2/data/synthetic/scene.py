@@ -53,7 +53,7 @@ class Stage:
 
 
 class Camera:
-    """Pan, sway and shake, as fast as the actors' own motions; difficulty 0 stands still."""
+    """Pan, sway and shake of the view; with difficulty 0 it stands still."""
 
     def __init__(self, stage: Stage, rng: np.random.Generator):
         amount = stage.difficulty * stage.scale
