@@ -88,7 +88,7 @@ def test_pairs_are_valid_and_equally_frequent():
     assert max(counts.values()) - min(counts.values()) <= 1
     sizes = Counter(len(plan.pairs) for plan in plans)
     assert set(sizes) == {1, 2, 3, 4}
-    assert sizes[1] + sizes[2] > 130
+    assert sizes[1] + sizes[2] > 150
     assert {len(plan.annotated) for plan in plans} == {3, 4, 5}
 
 

@@ -141,7 +141,7 @@ def plan_videos(settings: Settings, split: str, count: int) -> list[VideoPlan]:
     deck = _deck(rng)
     plans = []
     for index in range(count):
-        num_actors = rng.choice(4, p=[0.35, 0.4, 0.2, 0.05]) + 1
+        num_actors = rng.choice(4, p=[0.5, 0.34, 0.12, 0.04]) + 1
         num_annotated = rng.choice([3, 4, 5], p=[0.8, 0.1, 0.1])
         sixths = np.sort(rng.choice(5, num_annotated, replace=False) + 1)
         plans.append(

@@ -49,7 +49,7 @@ class Stage:
     @property
     def min_visible(self) -> float:
         """Least fraction of an annotated actor's silhouette that can be seen."""
-        return 0.75 - 0.2 * self.difficulty
+        return 0.75 - 0.15 * self.difficulty
 
 
 class Camera:
