@@ -25,7 +25,9 @@ venv: $(STAMP)
 $(STAMP): setup.py constraints.txt tools/install_detectron2.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 		|| { echo "Python 3.10 or newer is needed; set PYTHON=..." >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@# Debian splits venv's own pip off; the interpreter's pip can put it there.
+	$(PYTHON) -m venv $(VENV) 2>/dev/null || { $(PYTHON) -m venv --without-pip $(VENV) \
+		&& $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python tools/install_detectron2.py

@@ -14,7 +14,7 @@ from detectron2.engine import default_argument_parser, default_setup
 from a2d_d2.config import setup_cfg
 from a2d_d2.engine.launch import launch_main
 from a2d_d2.engine.trainer import ActorActionTrainer
-from a2d_d2.modeling.start_weights import load_start_weights
+from a2d_d2.modeling.start_weights import load_trained_weights
 from a2d_d2.utils.cli import run_tool
 
 
@@ -24,7 +24,7 @@ def main(args: argparse.Namespace) -> None:
     default_setup(cfg, args)
     if args.eval_only:
         model = ActorActionTrainer.build_model(cfg)
-        load_start_weights(model, cfg)
+        load_trained_weights(model, cfg, resume=args.resume)
         ActorActionTrainer.test(cfg, model)
         return
     trainer = ActorActionTrainer(cfg)

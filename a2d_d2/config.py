@@ -1,6 +1,7 @@
 """Configuration keys of the project, and the one function that sets a configuration up."""
 
 import torch
+import yaml
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
@@ -9,7 +10,7 @@ from a2d_d2.label_space import LabelSpace
 
 
 def add_a2d_config(cfg: CN) -> None:
-    """Adds the keys of a2d_d2 to ``cfg``, with the paper's setting as the default of each."""
+    """Adds the keys of a2d_d2 to ``cfg``, with the paper's setting as the default if it can run."""
     _add_data_config(cfg)
     _add_model_config(cfg)
 
@@ -69,7 +70,8 @@ def _add_model_config(cfg: CN) -> None:
     # The motion backbone mirrors MODEL.BACKBONE with its own parameters (section 3.2).
     cfg.MODEL.FLOW = CN()
     cfg.MODEL.FLOW.ENABLED = True
-    # Mean and standard deviation of x, y and magnitude, in pixels per frame.
+    # Mean and standard deviation of x, y and magnitude, in pixels per frame. 20 pixels become 128,
+    # the range of the images that the zoo's ResNets were trained on.
     cfg.MODEL.FLOW.PIXEL_MEAN = [0.0, 0.0, 0.0]
     cfg.MODEL.FLOW.PIXEL_STD = [0.15625, 0.15625, 0.15625]
     # Start weights of the motion backbone (ImageNet); "" starts at random.
@@ -124,13 +126,16 @@ def setup_cfg(config_file: str = "", opts: list[str] = ()) -> CN:
     """
     cfg = get_cfg()
     add_a2d_config(cfg)
+    mistakes = (KeyError, AssertionError, ValueError, TypeError, yaml.YAMLError)
     try:
         if config_file:
             cfg.merge_from_file(config_file)
+    except mistakes as error:
+        raise ValueError(f"bad configuration file {config_file}: {error}") from error
+    try:
         cfg.merge_from_list(list(opts))
-    except (KeyError, AssertionError) as error:
-        where = config_file or "the command line"
-        raise ValueError(f"bad configuration ({where}): {error}") from error
+    except mistakes as error:
+        raise ValueError(f"bad option on the command line: {error}") from error
     label_space = LabelSpace.load(cfg.DATASETS.LABEL_SPACE)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = label_space.num_actors
     cfg.MODEL.ROI_ACTION_HEAD.NUM_CLASSES = label_space.num_actions

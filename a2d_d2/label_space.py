@@ -205,14 +205,6 @@ class LabelSpace:
         except ValueError:
             return False
 
-    @functools.cached_property
-    def is_known_id(self) -> np.ndarray:
-        """(max_id + 1,) bool look-up table: True for background and every pair, valid or not."""
-        table = np.zeros(self.max_id + 1, dtype=bool)
-        table[[0, *self.joint_ids]] = True
-        table.setflags(write=False)
-        return table
-
     @property
     def label_map_dtype(self) -> np.dtype:
         """The smallest unsigned type that holds every joint id: uint8, or uint16."""

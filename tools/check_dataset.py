@@ -1,4 +1,4 @@
-#!/usr/bin/env python
+#!/usr/bin/env python3
 """Checks every clip and annotation of a release in the layout of A2D."""
 
 import argparse

@@ -47,6 +47,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.predictions and Path(args.predictions).resolve() == Path(args.output).resolve():
         raise ValueError(f"--output {args.output} would replace the predictions")
+    for folder in (args.root, args.label_maps):
+        if folder and Path(args.output).resolve().is_relative_to(Path(folder).resolve()):
+            raise ValueError(f"--output {args.output} lies in {folder}, among the data to score")
     Path(args.output).unlink(missing_ok=True)  # no old scores are left if this run fails
     scores = evaluate_files(
         args.root,

@@ -1,4 +1,4 @@
-#!/usr/bin/env python
+#!/usr/bin/env python3
 """Writes a synthetic A2D release in the official layout, or pictures of what it holds."""
 
 import argparse

@@ -1,4 +1,4 @@
-#!/usr/bin/env python
+#!/usr/bin/env python3
 """Measures the first and the second start on a fabricated release of A2D's size."""
 
 import argparse

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Decodes the clips of a release and computes their optical flow once, for fast training.
 
 Stores the windows around the annotated frames. A run that was stopped goes on where it was, and a

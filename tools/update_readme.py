@@ -6,12 +6,16 @@ from pathlib import Path
 
 from a2d_d2.utils.cli import run_tool
 from a2d_d2.utils.files import write_text
-from a2d_d2.utils.readme import update_readme
+from a2d_d2.utils.readme import take_over_demo, update_readme
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--demo", type=Path, help="take over the scores of this demo folder first")
+    args = parser.parse_args()
     root = Path(__file__).parents[1]
+    if args.demo:
+        take_over_demo(args.demo, root)
     write_text(root / "README.md", update_readme(root))
 
 

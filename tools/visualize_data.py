@@ -1,10 +1,11 @@
+#!/usr/bin/env python3
 """Shows what the mapper really feeds the network, one picture a clip.
 
 The frames of the window with the key frame marked and an empty slot for each neighbour that does
 not exist, the flow, and the annotations, all of them after augmentation. Example:
 
     python tools/visualize_data.py --config-file configs/synthetic/R18_FPN.yaml \\
-        DATASETS.ROOT output/demo/A2D
+        DATASETS.ROOT demo/A2D
 """
 
 import argparse

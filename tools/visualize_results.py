@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Turns predictions.json into pictures and one HTML page that a browser opens from disk."""
 
 import argparse

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import portalocker
 from iopath.common.file_io import file_lock
 from pycocotools import mask as mask_util
 
@@ -71,9 +72,9 @@ def load_index(
             if _unread(index):
                 _read_missing(root, index, workers, progress)
                 write_json(path, {"version": VERSION, "videos": index}, indent=None)
-    except OSError as error:
+    except (OSError, portalocker.LockException) as error:
         logger.warning(
-            f"cannot store {path} ({error.strerror}), so every start reads all annotations; set "
+            f"cannot store {path} ({error}), so every start reads all annotations; set "
             "A2D_D2_CACHE to a folder that can be written"
         )
         _read_missing(root, index, workers, progress)

@@ -1,12 +1,13 @@
 """The demo: every step of the project on a small generated release, as a user would type them."""
 
+import hashlib
 import json
 import re
 import shlex
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tqdm import tqdm
@@ -52,6 +53,7 @@ def run_demo(output: Path, size: DemoSize, seed: int = 0) -> None:
     inference = model / "inference"
     is_fresh = not output.exists()
     training_seconds = None
+    _claim(output, size, seed)
 
     release = [python, "tools/make_synthetic_a2d.py", f"--output={root}", f"--seed={seed}"]
     release += [f"--train={size.train_videos}", f"--test={size.test_videos}"]
@@ -103,6 +105,22 @@ Next:
   Train on the real A2D          README.md, "Train on A2D"
 """
     )
+
+
+def _claim(output: Path, size: DemoSize, seed: int) -> None:
+    """Notes in ``output`` what it is for; a folder of another demo is refused, not mixed up."""
+    config = "".join(
+        path.read_text(encoding="utf-8") for path in (Path(CONFIG), Path("configs/Base-A2D.yaml"))
+    )
+    digest = hashlib.sha256(config.encode()).hexdigest()
+    settings = {**asdict(size), "options": list(size.options), "seed": seed, "config": digest}
+    path = output / "demo.json"
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != settings:
+        raise ValueError(
+            f"{output} holds a demo of another size, seed or configuration; delete it, or choose "
+            "another folder (make demo DEMO=folder)"
+        )
+    write_json(path, settings)
 
 
 def _announce(number: int, title: str, command: list[str]) -> None:

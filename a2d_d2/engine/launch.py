@@ -2,29 +2,42 @@
 
 import argparse
 import os
+import re
 from collections.abc import Callable
 
 import torch
 from detectron2.engine import launch
 from detectron2.utils import comm
+from torch.multiprocessing import ProcessRaisedException
+
+# The last line of a traceback that a user's mistake leaves in a process.
+USER_ERROR = re.compile(r"(?:[\w.]*\.)?(?:ValueError|ReleaseError|VideoError): (.*)")
 
 
 def launch_main(main: Callable, args: argparse.Namespace) -> None:
     """Runs ``main(args)`` in every process of the job.
 
-    Under torchrun (or any scheduler that sets its variables) this process joins the group it
-    describes. Otherwise Detectron2's launch starts ``--num-gpus`` processes on this machine, on the
-    CPU (gloo) where there is no GPU.
+    Under torchrun this process joins the group that it describes. Otherwise Detectron2's launch
+    starts ``--num-gpus`` processes on this machine, on the CPU (gloo) where there is no GPU.
+
+    Raises:
+        ValueError: a user's mistake, also when one of several processes found it.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
-        launch(
-            main,
-            args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(args,),
-        )
+        try:
+            launch(
+                main,
+                args.num_gpus,
+                num_machines=args.num_machines,
+                machine_rank=args.machine_rank,
+                dist_url=args.dist_url,
+                args=(args,),
+            )
+        except ProcessRaisedException as error:
+            last = str(error).strip().splitlines()[-1]
+            if match := USER_ERROR.match(last):
+                raise ValueError(match[1]) from error
+            raise
         return
     has_gpu = torch.cuda.is_available()
     if has_gpu:

@@ -12,8 +12,10 @@ def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimiz
     Detectron2's SOLVER keys. The gradient is clipped by the trainer (``SOLVER.MAX_GRAD_NORM``).
 
     Raises:
-        ValueError: an unknown name in SOLVER.OPTIMIZER.
+        ValueError: an unknown name in SOLVER.OPTIMIZER, or SOLVER.CLIP_GRADIENTS is on.
     """
+    if cfg.SOLVER.CLIP_GRADIENTS.ENABLED:
+        raise ValueError("SOLVER.CLIP_GRADIENTS is not read here; set SOLVER.MAX_GRAD_NORM")
     params = get_default_optimizer_params(
         model,
         base_lr=cfg.SOLVER.BASE_LR,

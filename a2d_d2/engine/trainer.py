@@ -1,14 +1,17 @@
 """Training: Detectron2's DefaultTrainer with this project's data, start weights and evaluation."""
 
 import contextlib
+import json
 import os
 import time
 import weakref
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
 from detectron2.engine import DefaultTrainer, SimpleTrainer, create_ddp_model, hooks
 from detectron2.engine.train_loop import TrainerBase
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
@@ -19,6 +22,7 @@ from a2d_d2.data.build import build_test_loader, build_train_loader
 from a2d_d2.engine.optimizer import build_optimizer
 from a2d_d2.evaluation.evaluators import ActorActionEvaluator
 from a2d_d2.modeling.start_weights import load_start_weights
+from a2d_d2.utils.files import write_json
 from a2d_d2.visualization.evaluator import QualitativeFrames
 
 PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -77,14 +81,23 @@ class MixedPrecisionTrainer(SimpleTrainer):
 
 
 class ResumableBestCheckpointer(hooks.BestCheckpointer):
-    """Detectron2's hook, its best score so far kept in the checkpoint."""
+    """Detectron2's hook, with the best score so far in ``model_best.json`` for a resumed run."""
 
-    def state_dict(self) -> dict:
-        return {"best_metric": self.best_metric, "best_iter": self.best_iter}
+    def before_train(self) -> None:
+        if self.trainer.start_iter > 0 and self._score_file.exists():
+            best = json.loads(self._score_file.read_text(encoding="utf-8"))
+            super()._update_best(best["score"], best["iteration"])
 
-    def load_state_dict(self, state_dict: dict) -> None:
-        self.best_metric = state_dict["best_metric"]
-        self.best_iter = state_dict["best_iter"]
+    @property
+    def _score_file(self) -> Path:
+        return Path(self._checkpointer.save_dir, f"{self._file_prefix}.json")
+
+    def _update_best(self, val: float, iteration: int) -> bool:
+        updated = super()._update_best(val, iteration)
+        if updated:
+            best = {"metric": self._val_metric, "score": float(val), "iteration": iteration}
+            write_json(self._score_file, best)
+        return updated
 
 
 class BestModelWriter(DetectionCheckpointer):
@@ -101,6 +114,8 @@ class ActorActionTrainer(DefaultTrainer):
         # Does what DefaultTrainer does, with the step above for the AMP one that needs CUDA.
         TrainerBase.__init__(self)
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        for name in cfg.DATASETS.TEST:
+            DatasetCatalog.get(name)  # a fault shows now, not at the first evaluation
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         devices = {} if model.device.type == "cuda" else {"device_ids": None}
@@ -136,9 +151,10 @@ class ActorActionTrainer(DefaultTrainer):
         if self.cfg.TEST.BEST_METRIC and comm.is_main_process():
             # After EvalHook, which sets the score, and before the writer, which stands last.
             writer = BestModelWriter(self.model, self.cfg.OUTPUT_DIR)
-            best = ResumableBestCheckpointer(
-                self.cfg.TEST.EVAL_PERIOD, writer, self.cfg.TEST.BEST_METRIC
-            )
+            metric = self.cfg.TEST.BEST_METRIC
+            if len(self.cfg.DATASETS.TEST) > 1:
+                metric = f"{self.cfg.DATASETS.TEST[0]}/{metric}"
+            best = ResumableBestCheckpointer(self.cfg.TEST.EVAL_PERIOD, writer, metric)
             made.insert(-1, best)
         return made
 
@@ -161,7 +177,10 @@ class ActorActionTrainer(DefaultTrainer):
             folder = os.path.join(folder, dataset_name)
         thresholds = {
             "actor_threshold": cfg.TEST.ACTOR_THRESH,
-            "action_threshold": cfg.TEST.ACTION_THRESH,
+            # Without an action branch all actions are equally likely.
+            "action_threshold": (
+                0.0 if cfg.MODEL.TRAIN_BRANCH == "actor" else cfg.TEST.ACTION_THRESH
+            ),
         }
         evaluators = [ActorActionEvaluator(dataset_name, folder, **thresholds)]
         if cfg.TEST.NUM_PICTURES > 0:

@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 import cv2
 from tqdm import tqdm
@@ -35,6 +37,9 @@ def parallel_map(
         items: the arguments.
         workers: number of processes; None uses every core; 0 or 1 runs in this process.
         description, unit, progress: of the progress bar (with rate and ETA) on standard error.
+
+    Raises:
+        OSError: a worker process died.
     """
     workers = min(default_workers() if workers is None else workers, len(items))
 
@@ -46,5 +51,14 @@ def parallel_map(
         return
     # "spawn": forking a process that already runs threads (OpenCV, torch) can deadlock.
     context = multiprocessing.get_context("spawn")
-    with context.Pool(workers, initializer=_start_worker) as pool:
-        yield from show(pool.imap(function, items, chunksize=max(1, len(items) // (workers * 64))))
+    chunk = max(1, len(items) // (workers * 64))
+    executor = ProcessPoolExecutor(workers, context, _start_worker)
+    try:
+        yield from show(executor.map(function, items, chunksize=chunk))
+    except BrokenProcessPool as error:
+        raise OSError(
+            "a worker process died (out of memory, or a file that crashes its decoder); "
+            "one worker alone shows which item it was"
+        ) from error
+    finally:
+        executor.shutdown(cancel_futures=True)

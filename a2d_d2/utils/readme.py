@@ -6,6 +6,8 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from a2d_d2.utils.files import write_text
+
 LEVELS = ("actor", "action", "joint")
 
 
@@ -21,7 +23,7 @@ def demo_block(summary: dict) -> str:
     return (
         f"{table}\n\nTraining on {summary['train_videos']} videos took {minutes:.1f} minutes on "
         f"{summary['cores']} CPU cores, the whole demo after set-up {total:.1f}. Written by "
-        "`make demo` (`results/demo/summary.json`)."
+        "`make demo` and `python tools/update_readme.py --demo demo` (`results/demo/summary.json`)."
     )
 
 
@@ -64,6 +66,18 @@ BLOCKS = {
     "r101": ("results/r101_step.json", step_block),
     "index": ("results/start.json", index_block),
 }
+
+
+def take_over_demo(demo: Path, root: Path) -> None:
+    """Copies the figures of a demo that was run in one go into ``root/results``.
+
+    Raises:
+        ValueError: ``demo`` is not the folder of one.
+    """
+    summary = demo / "summary.json"
+    if not summary.exists():
+        raise ValueError(f"{summary} does not exist; run make demo in a new folder, in one go")
+    write_text(root / "results" / "demo" / "summary.json", summary.read_text(encoding="utf-8"))
 
 
 def update_readme(root: Path) -> str:

@@ -4,9 +4,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
+
+from a2d_d2.engine.trainer import BestModelWriter, ResumableBestCheckpointer
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,6 +70,38 @@ def test_two_processes_train_together(tiny_options, tmp_path):
     assert 0 <= scores["segmentation"]["actor"]["glo"] <= 100
 
 
+def test_torchrun_trains_too(tiny_options, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    command += ["--master-port=0", "train_net.py", "--config-file"]
+    command += ["configs/synthetic/R18_FPN.yaml", *tiny_options, "SOLVER.MAX_ITER", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "World size: 2" in done.stdout
+    assert (tmp_path / "output" / "inference" / "metrics.json").exists()
+
+
+def test_the_best_score_survives_a_restart(tmp_path):
+    def hook(start, score):
+        made = ResumableBestCheckpointer(0, BestModelWriter(nn.Linear(1, 1), str(tmp_path)), "s")
+        made.trainer = SimpleNamespace(
+            start_iter=start,
+            iter=start,
+            max_iter=start + 1,
+            storage=SimpleNamespace(latest=lambda: {"s": (score, start)}),
+        )
+        made.before_train()
+        made.after_train()
+        return made
+
+    hook(0, 40.0)
+    first = torch.load(tmp_path / "model_best.pth", weights_only=False)
+    assert hook(1, 30.0).best_metric == 40.0  # a worse model does not replace it
+    again = torch.load(tmp_path / "model_best.pth", weights_only=False)
+    assert again["model"]["weight"].equal(first["model"]["weight"])
+    assert hook(2, 50.0).best_metric == 50.0
+    assert not (tmp_path / "last_checkpoint").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -73,10 +109,14 @@ def test_two_processes_train_together(tiny_options, tmp_path):
         (["DATASETS.ROOT", "/nowhere"], ["/nowhere", "videoset.csv"]),
         (["MODEL.WEIGHTS", "/nowhere/model.pth"], ["/nowhere/model.pth", "MODEL.WEIGHTS"]),
         (["DATASETS.LABEL_SPACE", "/nowhere.yaml"], ["/nowhere.yaml"]),
+        (["--num-gpus", "2", "DATASETS.ROOT", "/nowhere"], ["/nowhere", "videoset.csv"]),
+        (["--eval-only"], ["MODEL.WEIGHTS is empty"]),
     ],
 )
 def test_a_users_mistake_is_one_line(tiny_options, options, words):
-    done = _train_net(*tiny_options, *options, expect=2)
+    flags = options[: options.index("DATASETS.ROOT")] if "--num-gpus" in options else []
+    flags = ["--eval-only"] if "--eval-only" in options else flags
+    done = _train_net(*flags, *tiny_options, *options[len(flags) :], expect=2)
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ")
     assert all(word in last for word in words), last

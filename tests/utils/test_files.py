@@ -1,6 +1,7 @@
 """Atomic writes and the parallel map."""
 
 import json
+import os
 
 import pytest
 
@@ -28,6 +29,15 @@ def test_the_temporary_file_keeps_the_suffix(tmp_path):
 def test_parallel_map_keeps_the_order(workers):
     items = list(range(40))
     assert list(parallel_map(str, items, workers=workers, progress=False)) == list(map(str, items))
+
+
+def _die(_):
+    os._exit(1)
+
+
+def test_a_dead_worker_is_an_error_not_a_hang():
+    with pytest.raises(OSError, match="a worker process died"):
+        list(parallel_map(_die, [1, 2], workers=2, progress=False))
 
 
 def test_parallel_map_of_nothing():

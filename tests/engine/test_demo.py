@@ -1,0 +1,72 @@
+"""The demo: steps that are complete are not run again, other settings are refused."""
+
+import json
+
+import pytest
+
+from a2d_d2.engine import demo
+from a2d_d2.engine.demo import MINIATURE, DemoSize, run_demo
+
+SCORES = {
+    "segmentation": {k: {"ave": 1, "glo": 2, "mIoU": 3} for k in ("actor", "action", "joint")},
+    "detection": {k: {"mAP": 4} for k in ("actor", "action", "joint")},
+}
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """Names of the steps that ran; training leaves what it would leave."""
+    ran = []
+
+    def step(number, title, command):
+        ran.append(number)
+
+    def train(command, log):
+        ran.append("train")
+        model = log.parent
+        (model / "inference").mkdir(parents=True)
+        (model / "inference" / "metrics.json").write_text(json.dumps(SCORES))
+        (model / "model_final.pth").touch()
+        return 60
+
+    monkeypatch.setattr(demo, "_step", step)
+    monkeypatch.setattr(demo, "_train", train)
+    return ran
+
+
+def test_training_is_not_repeated_and_the_summary_is_of_the_whole_run(steps, tmp_path, capsys):
+    folder = tmp_path / "demo"
+    run_demo(folder, MINIATURE)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["training_seconds"] == 60
+    assert summary["segmentation"] == SCORES["segmentation"]
+    run_demo(folder, MINIATURE)
+    assert steps == [1, 2, "train", 4, 1, 2, 4]
+    assert json.loads((folder / "summary.json").read_text()) == summary
+    assert "index.html" in capsys.readouterr().out
+
+
+def test_a_folder_of_another_demo_is_refused(steps, tmp_path):
+    run_demo(tmp_path / "demo", MINIATURE)
+    before = list(steps)
+    with pytest.raises(ValueError, match="holds a demo of another size"):
+        run_demo(tmp_path / "demo", DemoSize(train_videos=99, test_videos=4))
+    with pytest.raises(ValueError, match="choose another folder"):
+        run_demo(tmp_path / "demo", MINIATURE, seed=7)
+    assert steps == before
+
+
+def test_progress_follows_the_log(capsys):
+    lines = [
+        "  MAX_ITER: 40",
+        "[01/01 00:00:00 d2.engine.train_loop]: Starting training from iteration 10",
+        "[01/01 00:00:01 d2.utils.events]:  eta: 0:00:01  iter: 19  total_loss: 4.25  loss_cls: 1",
+        "[01/01 00:00:02 d2.evaluation.evaluator]: Inference done 11/12. Dataloading: 0 s/iter",
+    ]
+    with demo._StageBar() as bar:
+        for line in lines[:3]:
+            bar.read(line)
+        assert (bar.bar.n, bar.bar.total, bar.bar.initial) == (20, 40, 10)
+        bar.read(lines[3])
+        assert (bar.stage, bar.bar.n, bar.bar.total) == ("evaluating", 11, 12)
+    assert "loss 4.25" in capsys.readouterr().err
