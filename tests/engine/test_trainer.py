@@ -72,7 +72,7 @@ def test_two_processes_train_together(tiny_options, tmp_path):
 
 def test_torchrun_trains_too(tiny_options, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    command += ["--master-port=0", "train_net.py", "--config-file"]
+    command += ["--standalone", "train_net.py", "--config-file"]
     command += ["configs/synthetic/R18_FPN.yaml", *tiny_options, "SOLVER.MAX_ITER", "1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
