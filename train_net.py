@@ -10,6 +10,8 @@
 import argparse
 
 from detectron2.engine import default_argument_parser, default_setup
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 
 from a2d_d2.config import setup_cfg
 from a2d_d2.engine.launch import launch_main
@@ -22,6 +24,7 @@ def main(args: argparse.Namespace) -> None:
     """Trains, or with --eval-only evaluates, in one process of the job."""
     cfg = setup_cfg(args.config_file, args.opts)
     default_setup(cfg, args)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="a2d_d2")
     if args.eval_only:
         model = ActorActionTrainer.build_model(cfg)
         load_trained_weights(model, cfg, resume=args.resume)

@@ -1,5 +1,7 @@
 """The loaders of training and testing, over Detectron2's own."""
 
+import logging
+import os
 from collections.abc import Iterable, Sequence
 
 from detectron2.config import CfgNode
@@ -30,11 +32,26 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> Iterable[list[dict]]:
 def train_records(cfg: CfgNode) -> list[dict]:
     """The records of DATASETS.TRAIN as the training mapper wants them.
 
-    Those without annotations are dropped when DATALOADER.FILTER_EMPTY_ANNOTATIONS.
+    Those without annotations are dropped when DATALOADER.FILTER_EMPTY_ANNOTATIONS, those without a
+    clip always, with one warning.
+
+    Raises:
+        ValueError: no clip is there.
     """
     records = get_detection_dataset_dicts(
         cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
     )
+    clips = sorted({record["file_name"] for record in records})
+    missing = {clip for clip in clips if not os.path.exists(clip)}
+    if missing:
+        example = min(missing)
+        if len(missing) == len(clips):
+            raise ValueError(f"there is no clip to train on: {example} does not exist, nor others")
+        logging.getLogger(__name__).warning(
+            f"{len(missing)} of {len(clips)} training clips do not exist and are left out "
+            f"({example}, ...); tools/check_dataset.py lists them"
+        )
+        records = [record for record in records if record["file_name"] not in missing]
     return with_window_annotations(records, cfg.INPUT.CLIP.LENGTH, cfg.INPUT.CLIP.STRIDE)
 
 

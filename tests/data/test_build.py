@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 from detectron2.data import DatasetCatalog
 
@@ -114,3 +116,21 @@ def test_window_annotations_by_hand():
     assert records == before
     reach = with_window_annotations(records, length=2, stride=5)
     assert [sorted(r["window_annotations"]) for r in reach] == [[4, 5], [0, 5], [0, 4], []]
+
+
+def test_training_leaves_out_missing_clips_with_one_warning(
+    make_cfg, tiny_release, tmp_path, package_log
+):
+    root = tmp_path / "A2D"
+    shutil.copytree(tiny_release, root)
+    everything = train_records(make_cfg("DATASETS.ROOT", str(root)))
+    gone = everything[0]["video_id"]
+    (root / "clips320H" / f"{gone}.mp4").unlink()
+    left = train_records(make_cfg("DATASETS.ROOT", str(root)))
+    assert {r["video_id"] for r in everything} - {r["video_id"] for r in left} == {gone}
+    warnings = [r.message for r in package_log.records if r.levelname == "WARNING"]
+    assert [w for w in warnings if "1 of 4 training clips" in w and gone in w]
+    for clip in (root / "clips320H").iterdir():
+        clip.unlink()
+    with pytest.raises(ValueError, match="no clip to train on"):
+        train_records(make_cfg("DATASETS.ROOT", str(root)))

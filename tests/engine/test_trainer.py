@@ -56,7 +56,9 @@ def test_train_resume_and_evaluate(tiny_options, tmp_path):
         *("MODEL.WEIGHTS", output / "model_final.pth"),
     )
     assert json.loads((again / "inference" / "metrics.json").read_text()) == trained
-    assert "mIoU" in done.stdout
+    assert "Semantic segmentation\nApproach" in done.stdout  # Table 1, then Table 2
+    assert "Detection (mAP)\nMethod" in done.stdout
+    assert "appearance stream: " in done.stdout
 
 
 def _optimizer_states(checkpoint):
