@@ -165,7 +165,7 @@ class _Reader(DetectionCheckpointer):
         return incompatible
 
     def _log_incompatible_keys(self, incompatible) -> None:
-        pass  # the summary tells
+        """Says nothing: the summary of each stream lists what was left, once."""
 
 
 def start_actors(weights: dict[str, Tensor], own: dict[str, Tensor], rows: dict[int, int]) -> None:
