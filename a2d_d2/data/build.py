@@ -2,22 +2,26 @@
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data import (
+    DatasetFromList,
     build_detection_test_loader,
     build_detection_train_loader,
     get_detection_dataset_dicts,
 )
+from detectron2.utils.logger import log_first_n
+from torch.utils.data import Dataset
 
 from a2d_d2.data.mapper import ClipDatasetMapper
+from a2d_d2.data.video import VideoError
 
 
 def build_train_loader(cfg: CfgNode) -> Iterable[list[dict]]:
     """An endless loader of batches of clips from DATASETS.TRAIN, see :class:`ClipDatasetMapper`."""
-    mapper = ClipDatasetMapper(cfg, is_train=True)
-    return build_detection_train_loader(cfg, mapper=mapper, dataset=train_records(cfg))
+    clips = ReadableClips(train_records(cfg), ClipDatasetMapper(cfg, is_train=True))
+    return build_detection_train_loader(cfg, mapper=_as_it_is, dataset=clips)
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> Iterable[list[dict]]:
@@ -27,6 +31,42 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> Iterable[list[dict]]:
     """
     mapper = ClipDatasetMapper(cfg, is_train=False)
     return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+
+
+class ReadableClips(Dataset):
+    """The clips of records; in place of one that cannot be read comes the next that can.
+
+    A video that is broken or ends too soon is named once, in a warning: training goes on without
+    it. (Detectron2's MapDataset would draw another record, but fails to from Python 3.11 on.)
+
+    Args:
+        records: of annotated frames.
+        mapper: record to clip; raises VideoError where the video is at fault.
+    """
+
+    def __init__(self, records: Sequence[dict], mapper: Callable[[dict], dict]):
+        self.records = DatasetFromList(records, copy=False)  # stored compactly
+        self.mapper = mapper
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> dict:
+        """Raises ValueError when no clip at all can be read."""
+        reason = ""
+        for step in range(len(self)):
+            try:
+                return self.mapper(self.records[(index + step) % len(self)])
+            except VideoError as error:
+                reason = reason or str(error)
+                log_first_n(
+                    logging.WARNING, f"left out of training: {error}", name=__name__, key="message"
+                )
+        raise ValueError(f"there is no clip to train on: {reason}, nor can any other be read")
+
+
+def _as_it_is(clip: dict) -> dict:
+    return clip
 
 
 def train_records(cfg: CfgNode) -> list[dict]:

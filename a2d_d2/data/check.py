@@ -111,12 +111,13 @@ def _check_clip(path: Path, video: VideoInfo) -> tuple[int | None, tuple[int, in
     if count == 0:
         return None, size, [problem("clip_truncated", f"{path}: no frame can be decoded")]
     problems = []
-    if count < video.num_frames:
+    lacking = video.num_frames - count
+    if lacking > 1 or (lacking == 1 and _is_cut_off(path)):
         text = f"{path}: only {count} of {video.num_frames} frames can be decoded"
         problems.append(problem("clip_truncated", text))
     elif _is_cut_off(path):
         problems.append(problem("clip_truncated", f"{path}: the end of the file is missing"))
-    elif count > video.num_frames:
+    elif lacking:  # one frame less in a whole file: programs count differently
         text = f"{path} has {count} frames, videoset.csv says {video.num_frames}"
         problems.append(problem("count_mismatch", text))
     if sizes != {size}:
@@ -149,6 +150,9 @@ def _annotation_faults(
 ) -> list[tuple[str, str]]:
     """(kind, message) of what is wrong with an annotation that can be read."""
     faults = [(fault.kind, str(fault)) for fault in box_faults(annotation)]
+    num_names, num_ids = len(annotation.class_names), len(annotation.joint_ids)
+    if num_names not in (0, num_ids):
+        faults.append(("class_mismatch", f"{num_names} class names but {num_ids} ids"))
     label_map = annotation.label_map
     if label_map.shape != size:
         shapes = [f"{width}x{height}" for height, width in (label_map.shape, size)]
@@ -158,6 +162,8 @@ def _annotation_faults(
     pairs = zip(annotation.joint_ids, annotation.masks, strict=True)
     for number, (joint_id, mask) in enumerate(pairs, start=1):
         labels = label_map[mask & (covers == 1)]  # where instances overlap, either may be right
+        if not mask.any():
+            faults.append(("mask_empty", f"the mask of instance {number} is empty"))
         if not label_space.is_valid_id(joint_id):
             text = f"id {joint_id} of instance {number} is no valid pair of {label_space.name}"
             faults.append(("invalid_id", text))

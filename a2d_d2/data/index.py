@@ -30,7 +30,7 @@ from a2d_d2.utils.files import write_json
 from a2d_d2.utils.parallel import parallel_map
 
 # Raise it when the content of an entry changes: an index of another version is built anew.
-VERSION = 1
+VERSION = 2
 # For fewer files than this, starting processes costs more than reading in this one.
 _FEW_FILES = 200
 

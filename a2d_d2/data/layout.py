@@ -191,9 +191,12 @@ class FrameAnnotation:
         label_map: (H, W) int32, joint id per pixel, 0 for background.
         masks: (N, H, W) bool.
         boxes: (N, 4) float64 of the masks: x0, y0, x1, y1, 0-based, right and bottom exclusive.
+            An instance with an empty mask, which A2D's protocol still counts in detection, has its
+            stored box.
         stored_boxes: (N, 4) of the file, in the same convention; None if it holds none.
         joint_ids: N joint ids. Several instances may share one: two dogs that run.
-        class_names: N names like "dog-running" as the file spells them; empty if it holds none.
+        class_names: names like "dog-running" as the file spells them, N of them in a sound one;
+            empty if it holds none.
     """
 
     label_map: np.ndarray
@@ -212,7 +215,8 @@ def read_annotation(path: str | os.PathLike) -> FrameAnnotation:
 
     Raises:
         ReleaseError: the file is missing, cut off or lacks a field, its fields disagree in number
-            or size, or a mask is empty. Nothing is guessed: no mask takes its neighbour's label.
+            or size, or a mask is empty and has no stored box. Nothing is guessed: no mask takes its
+            neighbour's label.
     """
     try:
         with h5py.File(path, "r") as file:
@@ -285,16 +289,21 @@ def _assemble(
         if boxes.shape != (len(ids), 4):
             raise ReleaseError(f"reBBox is no (4, N) array for {len(ids)} ids", "box_mask_mismatch")
         boxes = boxes - _ONE_BASED
-    if names and len(names) != len(ids):
-        raise ReleaseError(f"{len(names)} class names but {len(ids)} ids", "class_mismatch")
     masks = np.ascontiguousarray(masks.transpose(0, 2, 1) != 0)
-    for number, mask in enumerate(masks, start=1):
-        if not mask.any():
-            raise ReleaseError(f"the mask of instance {number} is empty", "mask_empty")
+    empty = ~masks.any(axis=(1, 2))
+    if empty.any() and boxes is None:
+        number = np.flatnonzero(empty)[0] + 1
+        raise ReleaseError(
+            f"the mask of instance {number} is empty and there is no reBBox", "mask_empty"
+        )
+    own_boxes = np.zeros((len(ids), 4))
+    own_boxes[~empty] = mask_boxes(masks[~empty]) - _ONE_BASED
+    if empty.any():
+        own_boxes[empty] = boxes[empty]
     return FrameAnnotation(
         label_map=np.ascontiguousarray(label_map.T, dtype=np.int32),
         masks=masks,
-        boxes=mask_boxes(masks) - _ONE_BASED,
+        boxes=own_boxes,
         stored_boxes=boxes,
         joint_ids=ids,
         class_names=names,

@@ -21,6 +21,7 @@ from torch.utils.data import get_worker_info
 from a2d_d2.data.clip_cache import ClipCache, read_clip
 from a2d_d2.data.flow import check_flow_method, flow_to_input
 from a2d_d2.data.transforms import build_augmentations
+from a2d_d2.data.video import VideoError
 from a2d_d2.data.windows import make_window
 from a2d_d2.modeling.temporal import temporal_radius
 
@@ -132,7 +133,7 @@ class ClipDatasetMapper:
             "label_map_file" of the record.
 
         Raises:
-            ValueError: the clip cannot be decoded, ends before the record's frame, or has frames of
+            VideoError: the clip cannot be decoded, ends before the record's frame, or has frames of
                 another size than its annotations; names it.
         """
         if get_worker_info() is not None:
@@ -197,13 +198,13 @@ class ClipDatasetMapper:
             frames = read_clip(clip, indices, self.flow_method)
         key_frame = record["frame_index"]
         if key_frame not in frames:
-            raise ValueError(
+            raise VideoError(
                 f"{clip} ends before its annotated frame {key_frame + 1};"
                 " tools/check_dataset.py lists such faults"
             )
         height, width = frames[key_frame][0].shape[:2]
         if (height, width) != (record["height"], record["width"]):
-            raise ValueError(
+            raise VideoError(
                 f"{clip} has frames of {width}x{height} pixels, the annotation of frame"
                 f" {key_frame + 1} has {record['width']}x{record['height']};"
                 " tools/check_dataset.py lists such faults"

@@ -5,11 +5,13 @@ from detectron2.data import DatasetCatalog
 
 from a2d_d2.config import setup_cfg
 from a2d_d2.data.build import (
+    ReadableClips,
     build_test_loader,
     build_train_loader,
     train_records,
     with_window_annotations,
 )
+from a2d_d2.data.video import VideoError
 
 
 @pytest.fixture
@@ -134,3 +136,30 @@ def test_training_leaves_out_missing_clips_with_one_warning(
         clip.unlink()
     with pytest.raises(ValueError, match="no clip to train on"):
         train_records(make_cfg("DATASETS.ROOT", str(root)))
+
+
+def test_training_goes_on_without_clips_that_cannot_be_read(package_log):
+    def mapper(record):
+        if record["clip"] == "cut":
+            raise VideoError("cut.mp4 ends before its annotated frame 9")
+        return record["clip"]
+
+    records = [{"clip": name} for name in ("a", "cut", "cut", "b")]
+    clips = ReadableClips(records, mapper)
+    assert [clips[i] for i in range(len(clips))] == ["a", "b", "b", "b"]
+    warnings = [r.message for r in package_log.records if r.levelname == "WARNING"]
+    assert warnings == ["left out of training: cut.mp4 ends before its annotated frame 9"]
+    with pytest.raises(ValueError, match="no clip to train on: cut.mp4 ends"):
+        ReadableClips(records[1:3], mapper)[0]
+
+
+def test_loader_survives_a_clip_that_is_cut_short(make_cfg, tiny_release, tmp_path):
+    root = tmp_path / "A2D"
+    shutil.copytree(tiny_release, root)
+    cfg = make_cfg("DATASETS.ROOT", str(root))
+    broken = train_records(cfg)[0]
+    path = root / "clips320H" / f"{broken['video_id']}.mp4"
+    path.write_bytes(path.read_bytes()[:500])
+    loader = iter(build_train_loader(cfg))
+    seen = {clip["video_id"] for _ in range(10) for clip in next(loader)}
+    assert seen and broken["video_id"] not in seen

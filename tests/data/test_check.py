@@ -160,6 +160,11 @@ def test_clip_shorter_than_listed(release):
     assert release.problems() == [(None, "clip_truncated"), (7, "frame_beyond_clip")]
 
 
+def test_whole_clip_of_which_the_list_counts_one_frame_more(release):
+    release.write_clip(NUM_FRAMES - 1)
+    assert release.problems() == [(None, "count_mismatch")]
+
+
 def test_clip_longer_than_listed(release):
     release.write_clip(NUM_FRAMES + 2)
     assert release.problems() == [(None, "count_mismatch")]
@@ -288,6 +293,14 @@ def test_empty_mask(release):
     with h5py.File(release.file, "r+") as file:
         file["reMask"][1] = 0
     assert release.problems() == [(7, "mask_empty")]
+
+
+def test_class_names_that_disagree_in_number(release):
+    with h5py.File(release.file, "r+") as file:
+        names = file["class"][:, :1]
+        del file["class"]
+        file.create_dataset("class", data=names, dtype=h5py.ref_dtype)
+    assert release.problems() == [(7, "class_mismatch")]
 
 
 # ------------------------------------------------------------------ videoset.csv and the tool

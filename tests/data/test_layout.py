@@ -166,7 +166,10 @@ class TestAnnotation:
             ({"reS_id": np.full((WIDTH, HEIGHT), 0.5)}, "annotation_unreadable", "reS_id"),
             ({"reS_id": np.full((WIDTH, HEIGHT), -1)}, "annotation_unreadable", "reS_id"),
             ({"reMask": np.full((3, WIDTH, HEIGHT), 2)}, "annotation_unreadable", "zeros and ones"),
-            ({"reMask": np.zeros((3, WIDTH, HEIGHT))}, "mask_empty", "instance 1 is empty"),
+            (
+                {"reMask": np.zeros((3, WIDTH, HEIGHT)), "reBBox": None},
+                *("mask_empty", "instance 1 is empty"),
+            ),
             ({"reBBox": np.ones((4, 2))}, "box_mask_mismatch", "for 3 ids"),
             ({"reBBox": np.ones((3, 4))}, "box_mask_mismatch", "for 3 ids"),
         ],
@@ -179,9 +182,23 @@ class TestAnnotation:
         assert str(error.value).startswith(str(path))
         assert "restore the file" in str(error.value)
 
-    def test_class_names_that_disagree_in_number(self, write):
-        with pytest.raises(ReleaseError, match="2 class names but 3 ids"):
-            read_annotation(write(make_fields(), ["dog-running", "ball-rolling"]))
+    def test_class_names_are_not_needed(self, write):
+        names = ["dog-running", "ball-rolling"]
+        annotation = read_annotation(write(make_fields(), names))
+        assert annotation.class_names == names
+        assert len(annotation.joint_ids) == 3
+
+    def test_empty_mask_keeps_its_stored_box(self, write):
+        fields = make_fields()
+        boxes = read_annotation(write(fields)).boxes
+        fields["reMask"] = fields["reMask"].copy()
+        fields["reMask"][1] = 0
+        fields["reBBox"] = fields["reBBox"].copy()
+        fields["reBBox"][:, 1] = [2, 3, 5, 6]  # 1-based, inclusive
+        annotation = read_annotation(write(fields))
+        assert annotation.boxes[1].tolist() == [1, 2, 5, 6]
+        assert annotation.boxes[[0, 2]].tolist() == boxes[[0, 2]].tolist()
+        assert annotation.joint_ids == [77, 36, 77]
 
     @pytest.mark.parametrize("keep", [0, 100, 600, 0.5, 0.95])
     def test_truncated_file(self, write, keep):

@@ -19,7 +19,7 @@ from a2d_d2.data.clip_cache import prepare_clips
 from a2d_d2.data.flow import compute_flow
 from a2d_d2.data.mapper import ClipDatasetMapper
 from a2d_d2.data.release import load_release
-from a2d_d2.data.video import read_frames
+from a2d_d2.data.video import VideoError, read_frames
 from a2d_d2.label_space import LabelSpace
 
 AS_IT_IS = [
@@ -301,16 +301,16 @@ def test_random_placement_reaches_every_place(record):
 
 
 def test_annotated_frame_after_the_end(record):
-    with pytest.raises(ValueError, match=r"frame 31.*check_dataset"):
+    with pytest.raises(VideoError, match=r"frame 31.*check_dataset"):
         make_mapper()(record | {"frame_index": 30})
 
 
 def test_missing_and_misfitting_clips_are_named(record, records, tmp_path):
-    with pytest.raises(ValueError, match="gone.mp4"):
+    with pytest.raises(VideoError, match="gone.mp4"):
         make_mapper()(record | {"file_name": str(tmp_path / "gone.mp4")})
     path = tmp_path / "small.mp4"
     shutil.copyfile(record["file_name"], path)
-    with pytest.raises(ValueError, match="small.mp4 has frames of 80x64"):
+    with pytest.raises(VideoError, match="small.mp4 has frames of 80x64"):
         make_mapper()(record | {"file_name": str(path), "height": 66})
 
 

@@ -127,6 +127,7 @@ def test_test_split_refuses_faults(release, fault):
     elif fault == "empty mask":
         with h5py.File(path, "r+") as file:
             file["reMask"][...] = 0
+            del file["reBBox"]
         message = "mask of instance 1 is empty"
     else:
         path = os.path.dirname(path)
