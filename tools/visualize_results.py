@@ -3,6 +3,7 @@
 
 import argparse
 
+from a2d_d2.data.flow import FLOW_METHODS
 from a2d_d2.evaluation.rasterize import ACTION_THRESHOLD, ACTOR_THRESHOLD
 from a2d_d2.label_space import LabelSpace
 from a2d_d2.utils.cli import run_tool
@@ -20,6 +21,9 @@ def main() -> None:
     parser.add_argument("--output", required=True, help="folder for index.html and frames/*.png")
     parser.add_argument("--num", type=int, default=24, help="number of frames (%(default)s)")
     parser.add_argument("--split", choices=("train", "test"), default="test")
+    parser.add_argument(
+        "--flow-method", default="dis", choices=tuple(FLOW_METHODS), help="of the flow shown"
+    )
     parser.add_argument("--label-space", default="", help="YAML file; A2D's if left out")
     parser.add_argument(
         "--actor-threshold",
@@ -45,6 +49,7 @@ def main() -> None:
         num_frames=args.num,
         metrics_file=args.metrics,
         training_file=args.training,
+        flow_method=args.flow_method,
         actor_threshold=args.actor_threshold,
         action_threshold=args.action_threshold,
     )

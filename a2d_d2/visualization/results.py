@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from a2d_d2.data.flow import compute_flow
+from a2d_d2.data.flow import check_flow_method, compute_flow
 from a2d_d2.data.release import load_release, read_annotation
 from a2d_d2.data.video import read_frames
 from a2d_d2.evaluation.predictions import (
@@ -46,6 +46,7 @@ def make_report(
     num_frames: int = 24,
     metrics_file: str = "",
     training_file: str = "",
+    flow_method: str = "dis",
     actor_threshold: float = ACTOR_THRESHOLD,
     action_threshold: float = ACTION_THRESHOLD,
     progress: bool = True,
@@ -61,6 +62,7 @@ def make_report(
         num_frames: how many frames are shown.
         metrics_file: ``metrics.json`` of the evaluation; "" leaves the scores out.
         training_file: ``metrics.json`` of the training run; "" leaves its curves out.
+        flow_method: one of ``a2d_d2.data.flow.FLOW_METHODS``, of the flow shown.
         actor_threshold, action_threshold: predictions below either are not drawn.
         progress: shows progress bars.
 
@@ -70,6 +72,7 @@ def make_report(
     Raises:
         ValueError: an input is missing or wrong; names the file, or the video and frame.
     """
+    check_flow_method(flow_method)
     metrics = _read_metrics(metrics_file) if metrics_file else {}
     training = read_training_log(training_file) if training_file else {}
     frames = read_predictions(predictions_file, label_space)
@@ -105,6 +108,7 @@ def make_report(
                     label_space,
                     Path(output) / "frames",
                     thresholds,
+                    flow_method,
                 )
                 bar.update()
 
@@ -178,6 +182,7 @@ def _draw_frame(
     label_space: LabelSpace,
     folder: Path,
     thresholds: Mapping[str, float],
+    flow_method: str,
 ) -> GalleryEntry:
     """Draws a frame into a file of ``folder`` and for the page."""
     index = record["frame_index"]
@@ -185,7 +190,7 @@ def _draw_frame(
         raise ValueError(f"{record['file_name']} ends before its annotated frame {index + 1}")
     image = images[index]
     if index > 0:
-        flow = compute_flow(images[index - 1], image)
+        flow = compute_flow(images[index - 1], image, flow_method)
     else:  # nothing comes before the first frame
         flow = np.zeros((*image.shape[:2], 2), np.float32)
     annotation = read_annotation(record["label_map_file"])
