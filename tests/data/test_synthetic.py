@@ -179,11 +179,11 @@ def test_front_actors_hide_back_ones():
     hidden = [
         Scene([("dog", "none")] + [("car", "none")] * n, STILL, [2]).render(0) for n in (0, 3)
     ]
-    (_, (alone,), _), (_, (dog, *cars), visible) = hidden
+    (_, (alone,), inside), (_, (dog, *cars), visible) = hidden
     covered = np.any(cars, axis=0)
     assert (alone & covered).any(), "the seed must make them overlap"
     assert (dog == (alone & ~covered)).all()
-    assert visible[0] == pytest.approx(dog.sum() / alone.sum(), abs=0.02)
+    assert visible[0] == pytest.approx(inside[0] * dog.sum() / alone.sum(), rel=1e-9)
 
 
 @pytest.mark.parametrize("difficulty", [0.0, 1.0, 2.0])
@@ -246,17 +246,39 @@ def test_only_acceleration_tells_a_jump_from_a_climb():
     assert (np.abs(np.diff(jump[alike], n=2, axis=1)) > 0.5).mean() > 0.95
 
 
-def test_the_camera_moves_with_the_difficulty():
-    def pace(difficulty):
-        rng = np.random.default_rng(1)
-        cameras = [Camera(Stage(128, 160, difficulty), rng) for _ in range(20)]
-        ways = np.array([[camera.position(t) for t in range(24)] for camera in cameras])
-        assert all(np.abs(w).max() <= c.reach for w, c in zip(ways, cameras, strict=True))
-        return np.linalg.norm(np.diff(ways, axis=1), axis=-1).mean()
+def camera_paces(difficulty, count):
+    """Pixels a frame that the views of ``count`` cameras move, each step of a video by itself."""
+    rng = np.random.default_rng(1)
+    cameras = [Camera(Stage(128, 160, difficulty), rng) for _ in range(count)]
+    ways = np.array([[camera.position(t) for t in range(24)] for camera in cameras])
+    assert all(np.abs(w).max() <= c.reach for w, c in zip(ways, cameras, strict=True))
+    return np.linalg.norm(np.diff(ways, axis=1), axis=-1)
 
-    assert pace(0.0) == 0
-    assert 0.6 < pace(1.0) < 2.0
-    assert pace(2.0) == pytest.approx(2 * pace(1.0), rel=0.05)
+
+def test_the_camera_moves_with_the_difficulty():
+    paces = [camera_paces(difficulty, 20).mean() for difficulty in (0.0, 1.0, 2.0)]
+    assert paces[0] == 0
+    assert 0.6 < paces[1] < 2.0
+    assert paces[2] == pytest.approx(2 * paces[1], rel=0.05)
+
+
+def test_the_documented_table_of_difficulties_is_right():
+    text = Path("docs/synthetic.md").read_text(encoding="utf-8")
+    rows = [
+        [cell.strip("* ") for cell in line.strip("|").split("|")]
+        for line in text.split("## Difficulty")[1].splitlines()
+        if line.startswith("|")
+    ][2:]
+    assert [row[0].split(",")[0] for row in rows] == ["0", "0.5", "1", "1.5", "2"]
+    for name, pace, distractors, sizes, visible in rows:
+        difficulty = float(name.split(",")[0])
+        stage = Stage(128, 160, difficulty)
+        assert float(pace) == pytest.approx(camera_paces(difficulty, 400).mean(), abs=0.06)
+        assert [float(x) for x in distractors.split(",")] == pytest.approx(
+            [0.7 * difficulty, 0.25 * difficulty], abs=0.006
+        )
+        assert tuple(map(float, sizes.split(" to "))) == stage.size_range
+        assert float(visible.removesuffix(" %")) == pytest.approx(100 * stage.min_visible, abs=0.6)
 
 
 # ------------------------------------------------------------------------- no leak
