@@ -14,6 +14,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 # The opencv-python wheel needs libGL and glib of the system; the headless one does not.
+# A2D_D2_OPENCV=opencv-contrib-python has TV-L1 flow as well.
 OPENCV_PROBE := import ctypes; [ctypes.CDLL(n) for n in ("libGL.so.1", "libgthread-2.0.so.0")]
 export A2D_D2_OPENCV ?= $(shell $(PYTHON) -c '$(OPENCV_PROBE)' 2>/dev/null \
 	&& echo opencv-python || echo opencv-python-headless)
