@@ -67,6 +67,13 @@ def _add_model_config(cfg: CN) -> None:
     # Small frames need a smaller one, or every region lands on the finest level.
     cfg.MODEL.ROI_HEADS.CANONICAL_BOX_SIZE = 224
 
+    # Two-stage refinement (section 4.3): what gives the boxes of a model without a mask head masks
+    # at evaluation. A name in SEGMENTER_REGISTRY, "package.module:name", or "" for none.
+    cfg.MODEL.SEGMENTER = CN()
+    cfg.MODEL.SEGMENTER.NAME = ""
+    # Detections below this actor score get no mask, which saves time.
+    cfg.MODEL.SEGMENTER.MIN_SCORE = 0.05
+
     # The motion backbone mirrors MODEL.BACKBONE with its own parameters (section 3.2).
     cfg.MODEL.FLOW = CN()
     cfg.MODEL.FLOW.ENABLED = True

@@ -50,6 +50,7 @@ class ClipDatasetMapper:
         cache: str | os.PathLike | None,
         use_masks: bool,
         recompute_boxes: bool,
+        keep_frame: bool,
     ):
         """
         Args:
@@ -63,6 +64,7 @@ class ClipDatasetMapper:
             cache: folder that tools/prepare_clips.py wrote; None does without.
             use_masks: whether annotations have masks.
             recompute_boxes: from the masks, after a crop has cut instances off.
+            keep_frame: whether a clip holds the record's frame as it was read, for a segmenter.
         """
         for key, value in (("LENGTH", length), ("STRIDE", stride)):
             if value < 1:
@@ -85,6 +87,7 @@ class ClipDatasetMapper:
         self.cache = ClipCache(cache, flow_method) if cache else None
         self.use_masks = use_masks
         self.recompute_boxes = recompute_boxes
+        self.keep_frame = keep_frame
         if self.cache is None:
             log_first_n(
                 logging.INFO,
@@ -111,6 +114,7 @@ class ClipDatasetMapper:
             "cache": cfg.INPUT.CLIP.CACHE or None,
             "use_masks": cfg.MODEL.MASK_ON,
             "recompute_boxes": is_train and cfg.MODEL.MASK_ON and cfg.INPUT.CROP.ENABLED,
+            "keep_frame": not is_train and bool(cfg.MODEL.SEGMENTER.NAME),
         }
 
     def __call__(self, record: dict) -> dict:
@@ -124,6 +128,8 @@ class ClipDatasetMapper:
             "image": uint8 (F, 3, H, W), BGR.
             "flow": float32 (F, 3, H, W), x, y and magnitude in pixels per frame from the frame
             before; only with a flow method.
+            "frame": uint8 (height, width, 3), BGR, an array: the record's frame before any
+            augmentation; at inference with MODEL.SEGMENTER only.
             "frame_indices": list of F frame numbers, 0-based.
             "key_positions": list of K positions in F; at inference the record's frame alone.
             "neighbours": int64 (K, N) positions in F, -1 where there is no frame.
@@ -166,6 +172,8 @@ class ClipDatasetMapper:
         if self.flow_method is not None:
             flows = [flow_to_input(transforms.apply_flow(frames[i][1])) for i in window.frames]
             clip["flow"] = _to_tensor(flows)
+        if self.keep_frame:
+            clip["frame"] = frames[key_frame][0]
         clip["frame_indices"] = list(window.frames)
         clip["key_positions"] = list(window.keys)
         clip["neighbours"] = torch.tensor(window.neighbours, dtype=torch.int64)

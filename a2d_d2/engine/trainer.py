@@ -22,6 +22,7 @@ from a2d_d2.data.build import build_test_loader, build_train_loader
 from a2d_d2.engine.optimizer import build_optimizer
 from a2d_d2.evaluation.evaluators import ActorActionEvaluator
 from a2d_d2.modeling.start_weights import load_start_weights
+from a2d_d2.segmenters.second_stage import SecondStage, SegmentingEvaluator
 from a2d_d2.utils.files import write_json
 from a2d_d2.visualization.evaluator import QualitativeFrames
 
@@ -115,7 +116,9 @@ class ActorActionTrainer(DefaultTrainer):
         TrainerBase.__init__(self)
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         for name in cfg.DATASETS.TEST:
-            DatasetCatalog.get(name)  # a fault shows now, not at the first evaluation
+            # A fault shows now, not at the first evaluation.
+            DatasetCatalog.get(name)
+            self.build_evaluator(cfg, name)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         devices = {} if model.device.type == "cuda" else {"device_ids": None}
@@ -188,7 +191,10 @@ class ActorActionTrainer(DefaultTrainer):
             evaluators.append(
                 QualitativeFrames(dataset_name, pictures, cfg.TEST.NUM_PICTURES, **thresholds)
             )
-        return DatasetEvaluators(evaluators)
+        evaluator = DatasetEvaluators(evaluators)
+        if cfg.MODEL.SEGMENTER.NAME:
+            return SegmentingEvaluator(evaluator, SecondStage(cfg))
+        return evaluator
 
 
 def _precision(cfg: CfgNode) -> torch.dtype | None:

@@ -9,7 +9,7 @@
 ``action_scores`` holds one number per action in label order, or maps names of actions to numbers in
 any order; an action that is not named has score 0. ``bbox`` is in pixels, 0-based and continuous.
 ``segmentation`` is a COCO run-length encoding of the frame's size, compressed or not, or null for
-an instance without a mask. Further keys are ignored.
+an instance without a mask; an empty mask is written as null. Further keys are ignored.
 """
 
 import itertools
@@ -252,16 +252,14 @@ def instances_to_json(
         label_space: gives the names.
     """
     instances = instances.to("cpu")
-    corners = instances.pred_boxes.tensor.float().numpy()
-    boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
     segmentations = itertools.repeat(None)
     if instances.has("pred_masks"):
-        segmentations = map(encode_mask, instances.pred_masks.numpy())
+        segmentations = map(segmentation_of, instances.pred_masks.numpy())
     rows = zip(
         instances.pred_classes.tolist(),
         _shortest(instances.scores.float().numpy()),
         _shortest(instances.action_scores.float().numpy()),
-        _shortest(boxes),
+        _written_boxes(instances),
         segmentations,
         strict=False,
     )
@@ -279,9 +277,33 @@ def instances_to_json(
     ]
 
 
+def written_boxes_and_scores(instances: "Instances") -> tuple[np.ndarray, np.ndarray]:
+    """Boxes (N, 4) XYXY and scores (N,) as whoever reads the written file gets them.
+
+    They differ from the model's in the last digits: the file has widths and heights, and as few
+    decimals as tell float32 values apart.
+
+    Args:
+        instances: on the CPU, with ``pred_boxes`` and ``scores``.
+    """
+    boxes = np.array([_box(box) for box in _written_boxes(instances)]).reshape(-1, 4)
+    return boxes, np.array(_shortest(instances.scores.float().numpy()))
+
+
+def _written_boxes(instances: "Instances") -> list[list[float]]:
+    """[x, y, w, h] of each instance."""
+    corners = instances.pred_boxes.tensor.float().numpy()
+    return _shortest(np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1))
+
+
 def write_predictions(path: str | os.PathLike, entries: Sequence[dict]) -> None:
     """Writes entries to ``path``, one a line, atomically."""
     write_text(path, "[" + ",\n ".join(map(json.dumps, entries)) + "]\n")
+
+
+def segmentation_of(mask: np.ndarray) -> dict | None:
+    """The ``segmentation`` of an (H, W) bool mask: None if it is empty."""
+    return encode_mask(mask) if mask.any() else None
 
 
 def encode_mask(mask: np.ndarray) -> dict:

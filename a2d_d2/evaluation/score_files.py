@@ -9,7 +9,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from a2d_d2.data.layout import annotated_frames, annotation_path, read_annotation, read_videoset
+from a2d_d2.data.layout import (
+    VideoInfo,
+    annotated_frames,
+    annotation_path,
+    read_annotation,
+    read_videoset,
+)
 from a2d_d2.evaluation.predictions import FrameKey, load_entries, parse_entries
 from a2d_d2.evaluation.rasterize import ACTION_THRESHOLD, ACTOR_THRESHOLD
 from a2d_d2.evaluation.scoring import FrameScore, score_frame, summarize
@@ -154,13 +160,9 @@ def _score_files(
         raise ValueError(f"video {video_id}, frame {index + 1}: {error}") from error
 
 
-def _check_frame(
-    key: FrameKey, frames: set[FrameKey], videos: dict, split: str, where: str
-) -> None:
-    """Raises ValueError if ``key`` is no annotated frame of the split."""
+def check_video(key: FrameKey, videos: dict[str, VideoInfo], split: str, where: str) -> None:
+    """Raises ValueError, beginning with ``where``, if the frame's video is none of the split."""
     video_id, index = key
-    if key in frames:
-        return
     if video_id not in videos:
         raise ValueError(f"{where}: unknown video {video_id}, frame {index + 1}")
     if videos[video_id].split != split:
@@ -168,6 +170,16 @@ def _check_frame(
             f"{where}: video {video_id}, frame {index + 1} is of the {videos[video_id].split} "
             f"split, not of {split}"
         )
+
+
+def _check_frame(
+    key: FrameKey, frames: set[FrameKey], videos: dict, split: str, where: str
+) -> None:
+    """Raises ValueError if ``key`` is no annotated frame of the split."""
+    if key in frames:
+        return
+    check_video(key, videos, split, where)
+    video_id, index = key
     known = ", ".join(str(i + 1) for v, i in sorted(frames) if v == video_id)
     raise ValueError(
         f"{where}: video {video_id} has no annotated frame {index + 1}; it has {known}"
