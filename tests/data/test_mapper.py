@@ -130,6 +130,25 @@ def test_testing_clip_has_one_key_and_no_annotations(records, record):
     assert "instances" not in clip and "annotations" not in clip
 
 
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_segmenter_gets_the_frame_as_it_was_read(tiny_release, record, decoded, tmp_path, cached):
+    options = ["MODEL.MASK_ON", False, "MODEL.SEGMENTER.NAME", "GrabCutSegmenter"]
+    options += ["INPUT.MIN_SIZE_TEST", 128]
+    if cached:
+        prepare_clips(tiny_release, tmp_path, length=3, lossless=True, workers=1, progress=False)
+        options += ["INPUT.CLIP.CACHE", str(tmp_path)]
+    index = record["frame_index"]
+    frame = read_frames(record["file_name"], [index])[index]
+    decoded.clear()
+    clip = make_mapper(*options, is_train=False)(record)
+    assert len(decoded) == (0 if cached else 1)
+    assert clip["image"].shape[-2:] == (128, 160)
+    assert clip["frame"].dtype == np.uint8
+    np.testing.assert_array_equal(clip["frame"], frame)
+    assert "frame" not in make_mapper(*options, is_train=True)(record)
+    assert "frame" not in make_mapper(is_train=False)(record)
+
+
 def test_all_annotated_frames_of_the_window_are_keys(records, record):
     full = with_window_annotations(records, 5, 1)[records.index(record)]
     clip = make_mapper()(full)

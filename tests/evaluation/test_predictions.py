@@ -13,6 +13,7 @@ from a2d_d2.evaluation.predictions import (
     instances_to_json,
     read_predictions,
     write_predictions,
+    written_boxes_and_scores,
 )
 from a2d_d2.label_space import LabelSpace
 
@@ -220,8 +221,29 @@ def test_instances_survive_the_file(dtype, tmp_path):
     assert (action_scores == instances.action_scores.float().numpy()).all()
     assert found.actors.tolist() == [6, 0, 1]
     assert found.boxes == pytest.approx(instances.pred_boxes.tensor.numpy(), abs=1e-6)
-    masks = [decode_mask(segmentation) for segmentation in found.segmentations]
-    assert (np.stack(masks) == instances.pred_masks.numpy()).all()
+    masks = [decode_mask(segmentation) for segmentation in found.segmentations[:2]]
+    assert (np.stack(masks) == instances.pred_masks[:2].numpy()).all()
+    assert found.segmentations[2] is None  # its mask is empty
+
+
+def test_written_boxes_and_scores_are_known_beforehand(tmp_path):
+    """To the last bit, of which float32 corners and float64 sums differ."""
+    rng = torch.Generator().manual_seed(1)
+    instances = Instances((320, 568))
+    corners = 300 * torch.rand(200, 2, generator=rng)
+    instances.pred_boxes = Boxes(
+        torch.cat([corners, corners + 90 * torch.rand(200, 2, generator=rng)], dim=1)
+    )
+    instances.scores = torch.rand(200, generator=rng)
+    instances.pred_classes = torch.zeros(200, dtype=torch.int64)
+    instances.action_scores = torch.rand(200, 9, generator=rng)
+    write_predictions(tmp_path / "p.json", instances_to_json(instances, "v", 0, A2D))
+    found = read_predictions(tmp_path / "p.json", A2D)["v", 0]
+    boxes, scores = written_boxes_and_scores(instances)
+    assert (boxes == found.boxes).all() and (scores == found.scores).all()
+    assert (boxes != instances.pred_boxes.tensor.double().numpy()).any()
+    boxes, scores = written_boxes_and_scores(instances[:0])
+    assert boxes.shape == (0, 4) and scores.shape == (0,)
 
 
 def test_numbers_are_short():
