@@ -147,8 +147,10 @@ def test_what_is_no_mask_is_refused(masks):
 
 def test_the_example_of_the_readme(ellipse):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(class FilledBoxes.*?)```", text, flags=re.DOTALL)
-    names = {"np": np}
+    (code,) = re.findall(
+        r"```python\n(import numpy[^`]*class FilledBoxes.*?)```", text, flags=re.DOTALL
+    )
+    names = {}
     exec(code, names)
     boxes = np.array([[-3.2, 4, 10, 9.6], [70, 50, 99, 99], [3, 3, 3, 3]])
     masks = segment_detections(names["FilledBoxes"](), ellipse.image, boxes, np.ones(3))
