@@ -141,6 +141,17 @@ def decode_mask(segmentation: dict) -> np.ndarray:
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
 
 
+def compress_mask(segmentation: dict) -> dict:
+    """The same mask as pycocotools itself would compress it, which it reads without a crash.
+
+    Raises:
+        ValueError: the encoding is malformed.
+    """
+    height, width = segmentation["size"]
+    runs = {"size": [height, width], "counts": _runs(segmentation).tolist()}
+    return pycocotools.mask.frPyObjects(runs, height, width)
+
+
 def _runs(segmentation) -> np.ndarray:
     """The checked lengths of the runs: outside, inside, outside, ... in column-major order."""
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= set(segmentation):

@@ -8,6 +8,8 @@ paper's released code. Instances are painted in ascending actor score, so that t
 top; of equal scores the one listed later lies on top. Unpainted pixels are background.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from a2d_d2.evaluation.predictions import FramePredictions, decode_mask
@@ -40,12 +42,7 @@ def rasterize_instances(
         ValueError: a mask, painted or not, has another size.
     """
     masks = predictions.segmentations
-    for mask in masks:
-        if mask is not None and tuple(mask["size"]) != tuple(size):
-            raise ValueError(
-                f"a predicted segmentation is {mask['size'][0]} x {mask['size'][1]}, "
-                f"the frame {size[0]} x {size[1]} (height x width)"
-            )
+    check_sizes(masks, size)
     possible = np.where(label_space.valid[predictions.actors], predictions.action_scores, -np.inf)
     actions, best = possible.argmax(axis=1), possible.max(axis=1)
     painted = (predictions.scores >= actor_threshold) & (best >= action_threshold)
@@ -56,3 +53,13 @@ def rasterize_instances(
             joint_id = label_space.joint_id(predictions.actors[i], actions[i])
             label_map[decode_mask(masks[i])] = joint_id
     return label_map
+
+
+def check_sizes(masks: Sequence[dict | None], size: tuple[int, int]) -> None:
+    """Raises ValueError if a run-length encoding is not of ``size``, (height, width)."""
+    for mask in masks:
+        if mask is not None and tuple(mask["size"]) != tuple(size):
+            raise ValueError(
+                f"a predicted segmentation is {mask['size'][0]} x {mask['size'][1]}, "
+                f"the frame {size[0]} x {size[1]} (height x width)"
+            )

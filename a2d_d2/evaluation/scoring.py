@@ -22,17 +22,26 @@ from a2d_d2.label_space import LabelSpace
 
 
 @dataclass(frozen=True)
-class FrameScore:
-    """What a frame adds to the scores; small, to be sent between processes.
+class PixelCounts:
+    """The pixel confusion of a frame; small, to be sent between processes.
 
     Attributes:
         cells, pixels: (K,) the cells of the flattened pixel confusion that are not zero, and their
             numbers of pixels.
-        matches: for detection; None where only label maps are scored.
     """
 
     cells: np.ndarray
     pixels: np.ndarray
+
+
+@dataclass(frozen=True)
+class FrameScore(PixelCounts):
+    """What a frame adds to the scores.
+
+    Attributes:
+        matches: for detection; None where only label maps are scored.
+    """
+
     matches: FrameMatches | None
 
 
@@ -46,23 +55,45 @@ def score_frame(
 ) -> FrameScore:
     """Compares the predictions, the label map or both of a frame with its annotation.
 
-    Segmentation is scored on ``label_map`` when given, else on ``predictions``, rasterised with
-    ``thresholds`` as :mod:`a2d_d2.evaluation.rasterize` says.
+    Segmentation is scored as in :func:`count_pixels`.
+
+    Raises:
+        ValueError: as :func:`count_pixels`.
+    """
+    matches = None
+    if predictions is not None:
+        matches = match_frame(frame_truth(annotation, label_space), predictions, label_space)
+    counts = count_pixels(
+        annotation, label_space, predictions=predictions, label_map=label_map, **thresholds
+    )
+    return FrameScore(counts.cells, counts.pixels, matches)
+
+
+def count_pixels(
+    annotation: FrameAnnotation,
+    label_space: LabelSpace,
+    *,
+    predictions: FramePredictions | None = None,
+    label_map: np.ndarray | None = None,
+    **thresholds: float,
+) -> PixelCounts:
+    """Compares the label map of a frame with its annotation.
+
+    That is ``label_map`` when given, else ``predictions``, rasterised with ``thresholds`` as
+    :mod:`a2d_d2.evaluation.rasterize` says.
 
     Raises:
         ValueError: a mask or the label map has another size than the frame, or a label is neither
             background nor a pair.
     """
-    matches = None
     if predictions is not None:
-        matches = match_frame(_frame_truth(annotation, label_space), predictions, label_space)
         rasterized = rasterize_instances(
             predictions, annotation.label_map.shape, label_space, **thresholds
         )  # checks the sizes of the masks too, when a label map is given
         label_map = rasterized if label_map is None else label_map
     confusion = pixel_confusion(annotation.label_map, label_map, label_space).ravel()
     cells = np.flatnonzero(confusion)
-    return FrameScore(cells, confusion[cells], matches)
+    return PixelCounts(cells, confusion[cells])
 
 
 def summarize(frames: Iterable[FrameScore], label_space: LabelSpace) -> dict:
@@ -74,13 +105,9 @@ def summarize(frames: Iterable[FrameScore], label_space: LabelSpace) -> dict:
         ...}}``; the keys ``detection`` only where every frame has matches.
     """
     frames = list(frames)
-    n = 1 + len(label_space.joint_ids)
-    confusion = np.zeros(n * n, dtype=np.int64)
-    for frame in frames:
-        confusion[frame.cells] += frame.pixels
     scores, per_class = {}, {}
     scores["segmentation"], per_class["segmentation"] = segmentation_scores(
-        confusion.reshape(n, n), label_space
+        total_confusion(frames, label_space), label_space
     )
     if all(frame.matches is not None for frame in frames):
         scores["detection"], per_class["detection"] = average_precisions(
@@ -89,7 +116,17 @@ def summarize(frames: Iterable[FrameScore], label_space: LabelSpace) -> dict:
     return {**scores, "per_class": per_class}
 
 
-def _frame_truth(annotation: FrameAnnotation, label_space: LabelSpace) -> FrameTruth:
+def total_confusion(frames: Iterable[PixelCounts], label_space: LabelSpace) -> np.ndarray:
+    """The (n, n) confusion of :func:`a2d_d2.evaluation.segmentation.pixel_confusion`, summed."""
+    n = 1 + len(label_space.joint_ids)
+    confusion = np.zeros(n * n, dtype=np.int64)
+    for frame in frames:
+        confusion[frame.cells] += frame.pixels
+    return confusion.reshape(n, n)
+
+
+def frame_truth(annotation: FrameAnnotation, label_space: LabelSpace) -> FrameTruth:
+    """The instances of an annotation, with the boxes of their masks."""
     pairs = [label_space.split_id(joint_id) for joint_id in annotation.joint_ids]
     actors, actions = np.array(pairs, dtype=np.intp).reshape(-1, 2).T
     return FrameTruth(annotation.boxes, actors, actions)

@@ -60,16 +60,8 @@ def segmentation_scores(confusion: np.ndarray, label_space: LabelSpace) -> tuple
     """
     if not confusion.sum():
         raise ValueError("no pixels to score")
-    digits = np.array([0, *label_space.joint_ids])
-    pairs = [label_space.pair_name(*label_space.split_id(i)) for i in label_space.joint_ids]
-    names = {"actor": label_space.actors, "action": label_space.actions, "joint": pairs}
-    names = {level: ("background", *values) for level, values in names.items()}
-    listed = names | {"joint": ("background", *label_space.pair_names)}
-    merged = {
-        "actor": _merge(confusion, digits // label_space.base, 1 + label_space.num_actors),
-        "action": _merge(confusion, digits % label_space.base, 1 + label_space.num_actions),
-        "joint": confusion,
-    }
+    names, listed = class_names(label_space)
+    merged = level_confusions(confusion, label_space)
     scores, per_class = {}, {}
     for level in LEVELS:
         matrix = merged[level]
@@ -86,6 +78,34 @@ def segmentation_scores(confusion: np.ndarray, label_space: LabelSpace) -> tuple
         for i, r, u in zip(present, recall, iou, strict=True):
             per_class[level][names[level][i]] = {"recall": float(r), "IoU": float(u)}
     return scores, per_class
+
+
+def level_confusions(confusion: np.ndarray, label_space: LabelSpace) -> dict[str, np.ndarray]:
+    """The confusion of each level, whose classes are those of :func:`class_names`.
+
+    Args:
+        confusion: (n, n) of :func:`pixel_confusion`.
+        label_space: what the classes mean.
+    """
+    digits = np.array([0, *label_space.joint_ids])
+    return {
+        "actor": _merge(confusion, digits // label_space.base, 1 + label_space.num_actors),
+        "action": _merge(confusion, digits % label_space.base, 1 + label_space.num_actions),
+        "joint": confusion,
+    }
+
+
+def class_names(label_space: LabelSpace) -> tuple[dict, dict]:
+    """The classes of each level, background first.
+
+    Returns:
+        ``{"actor": names, "action": ..., "joint": ...}`` in the order of
+        :func:`level_confusions`, and the same with the valid pairs alone: those that a table lists.
+    """
+    pairs = [label_space.pair_name(*label_space.split_id(i)) for i in label_space.joint_ids]
+    names = {"actor": label_space.actors, "action": label_space.actions, "joint": pairs}
+    names = {level: ("background", *values) for level, values in names.items()}
+    return names, names | {"joint": ("background", *label_space.pair_names)}
 
 
 def _class_indices(label_map: np.ndarray, label_space: LabelSpace, name: str) -> np.ndarray:
