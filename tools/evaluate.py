@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Score predictions, label maps or both against the annotations of a release, by A2D's protocol.
+"""Score predictions, label maps or both against the annotations of a release.
+
+By A2D's official protocol, or another one; figures of different protocols are not comparable.
 
 Reads only videoset.csv and Annotations/mat of the release. Example:
 
@@ -10,9 +12,9 @@ Reads only videoset.csv and Annotations/mat of the release. Example:
 import argparse
 from pathlib import Path
 
+from a2d_d2.evaluation.protocols import PROTOCOLS
 from a2d_d2.evaluation.rasterize import ACTION_THRESHOLD, ACTOR_THRESHOLD
 from a2d_d2.evaluation.score_files import evaluate_files
-from a2d_d2.evaluation.tables import class_tables, paper_tables
 from a2d_d2.label_space import LabelSpace
 from a2d_d2.utils.cli import run_tool
 from a2d_d2.utils.files import write_json
@@ -29,6 +31,12 @@ def main() -> None:
         "--label-maps", metavar="DIR", help="folder of <video>/<%%05d>.png, one channel, joint ids"
     )
     parser.add_argument("--output", required=True, metavar="M.json", help="scores in percent")
+    parser.add_argument(
+        "--protocol",
+        choices=list(PROTOCOLS),
+        default="official",
+        help="A2D's own (%(default)s, the default), MED-VT's per-frame IoU, COCO's box and mask AP",
+    )
     parser.add_argument("--label-space", metavar="YAML", help="classes; by default those of A2D")
     parser.add_argument(
         "--actor-threshold",
@@ -59,11 +67,12 @@ def main() -> None:
         label_maps=args.label_maps,
         actor_threshold=args.actor_threshold,
         action_threshold=args.action_threshold,
+        protocol=args.protocol,
         workers=args.workers,
         progress=not args.no_progress,
     )
     write_json(args.output, scores)
-    print(f"{paper_tables(scores)}\n\n{class_tables(scores)}\n\nWritten to {args.output}")
+    print(f"{PROTOCOLS[args.protocol].tables(scores)}\n\nWritten to {args.output}")
 
 
 if __name__ == "__main__":

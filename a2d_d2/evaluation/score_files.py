@@ -17,8 +17,8 @@ from a2d_d2.data.layout import (
     read_videoset,
 )
 from a2d_d2.evaluation.predictions import FrameKey, load_entries, parse_entries
+from a2d_d2.evaluation.protocols import get_protocol
 from a2d_d2.evaluation.rasterize import ACTION_THRESHOLD, ACTOR_THRESHOLD
-from a2d_d2.evaluation.scoring import FrameScore, score_frame, summarize
 from a2d_d2.label_space import LabelSpace
 from a2d_d2.utils.parallel import parallel_map
 
@@ -35,6 +35,7 @@ def evaluate_files(
     label_maps: str | os.PathLike | None = None,
     actor_threshold: float = ACTOR_THRESHOLD,
     action_threshold: float = ACTION_THRESHOLD,
+    protocol: str = "official",
     workers: int | None = None,
     progress: bool = True,
 ) -> dict:
@@ -50,15 +51,27 @@ def evaluate_files(
             ``label_maps``, rasterised for segmentation. Frames that it leaves out have none.
         label_maps: folder of ``<video>/<%05d>.png``, joint ids, for segmentation.
         actor_threshold, action_threshold: of :mod:`a2d_d2.evaluation.rasterize`.
+        protocol: a word of :data:`a2d_d2.evaluation.protocols.PROTOCOLS`. "coco" scores instances:
+            it needs ``predictions``, and leaves ``label_maps`` and the thresholds alone.
         workers, progress: as in :func:`a2d_d2.utils.parallel.parallel_map`.
 
     Returns:
-        As :func:`a2d_d2.evaluation.scoring.summarize`.
+        As the ``summarize`` of :mod:`a2d_d2.evaluation.scoring` (official),
+        :mod:`a2d_d2.evaluation.med_vt` or :mod:`a2d_d2.evaluation.coco`.
 
     Raises:
-        ValueError: neither results are given, or one of the files is missing or wrong; names the
-            file, or the video and frame.
+        ValueError: neither results are given, or not those of the protocol, or one of the files is
+            missing or wrong; names the file, or the video and frame.
     """
+    rules = get_protocol(protocol)
+    logger = logging.getLogger(__name__)
+    if predictions is None and not rules.label_maps:
+        raise ValueError(
+            f"protocol {protocol} scores instances, not label maps: give --predictions"
+        )
+    if label_maps is not None and not rules.label_maps:
+        logger.warning("protocol %s scores instances; the label maps are not read", protocol)
+        label_maps = None
     if predictions is None and label_maps is None:
         raise ValueError("nothing to score: give --predictions, --label-maps or both")
     videos = {info.video_id: info for info in read_videoset(root)}
@@ -79,9 +92,7 @@ def evaluate_files(
             _check_frame(key, frames, videos, split, f"{predictions}: entry {entries[key][0][0]}")
         missing = sum(e.get("segmentation") is None for kept in entries.values() for _, e in kept)
         if missing and label_maps is None:
-            logging.getLogger(__name__).warning(
-                "%d predictions have no segmentation and are not painted", missing
-            )
+            logger.warning("%d predictions have no segmentation and %s", missing, rules.maskless)
     if label_maps is not None and not os.path.isdir(label_maps):
         raise ValueError(f"there is no folder of label maps {label_maps}")
 
@@ -94,12 +105,13 @@ def evaluate_files(
         )
         for key in sorted(frames)
     ]
+    thresholds = {"actor_threshold": actor_threshold, "action_threshold": action_threshold}
     score = functools.partial(
         _score_files,
+        protocol=protocol,
         label_space=label_space,
         source=str(predictions),
-        actor_threshold=actor_threshold,
-        action_threshold=action_threshold,
+        thresholds=thresholds,
     )
     results = parallel_map(
         score,
@@ -109,7 +121,8 @@ def evaluate_files(
         unit="frame",
         progress=progress,
     )
-    return summarize(results, label_space)
+    frames = dict(zip((job.key for job in jobs), results, strict=True))
+    return rules.summarize(frames, label_space, progress=progress)
 
 
 def read_label_map(path: str | os.PathLike) -> np.ndarray:
@@ -141,20 +154,19 @@ class _Job:
 
 
 def _score_files(
-    job: _Job, *, label_space: LabelSpace, source: str, **thresholds: float
-) -> FrameScore:
+    job: _Job, *, protocol: str, label_space: LabelSpace, source: str, thresholds: dict[str, float]
+):
+    rules = get_protocol(protocol)
     try:
-        predictions = label_map = None
+        results = {"predictions": None}
         if job.entries is not None:
-            predictions = parse_entries(
+            results["predictions"] = parse_entries(
                 job.entries, label_space, source=source, need_masks=job.label_map is None
             )
-        if job.label_map is not None:
-            label_map = read_label_map(job.label_map)
-        annotation = read_annotation(job.annotation)
-        return score_frame(
-            annotation, label_space, predictions=predictions, label_map=label_map, **thresholds
-        )
+        if rules.label_maps:
+            label_map = None if job.label_map is None else read_label_map(job.label_map)
+            results |= {"label_map": label_map, **thresholds}
+        return rules.score_frame(read_annotation(job.annotation), label_space, **results)
     except (ValueError, OSError) as error:
         video_id, index = job.key
         raise ValueError(f"video {video_id}, frame {index + 1}: {error}") from error

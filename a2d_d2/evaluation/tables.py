@@ -1,8 +1,13 @@
-"""Scores as text, laid out as the paper's tables."""
+"""Scores as text: of the official protocol as the paper's tables, and of the other protocols."""
 
 from tabulate import tabulate
 
 LEVELS = {"actor": "Actor", "action": "Action", "joint": "Joint (A,A)"}
+
+
+def official_tables(scores: dict) -> str:
+    """The paper's tables, then those per class."""
+    return f"{paper_tables(scores)}\n\n{class_tables(scores)}"
 
 
 def paper_tables(scores: dict, name: str = "Ours") -> str:
@@ -34,6 +39,40 @@ def class_tables(scores: dict) -> str:
         if boxes:
             rows = [[*row, boxes[level].get(row[0])] for row in rows]
         tables.append(_table(rows, [title, "recall", "IoU", *(["AP"] if boxes else [])]))
+    return "\n\n".join(tables)
+
+
+def med_vt_tables(scores: dict) -> str:
+    """The scores of :func:`a2d_d2.evaluation.med_vt.summarize`, then those per class."""
+    rows = [[title, *scores["segmentation"][level].values()] for level, title in LEVELS.items()]
+    tables = [
+        "Semantic segmentation, protocol med-vt: mean over frames, then over videos\n"
+        + _table(rows, ["Labels", "mIoU", "class mIoU"])
+    ]
+    for level, title in LEVELS.items():
+        values = scores["per_class"]["segmentation"][level]
+        rows = [[name, figures["IoU"]] for name, figures in values.items()]
+        tables.append(_table(rows, [title, "IoU"]))
+    return "\n\n".join(tables)
+
+
+def coco_tables(scores: dict) -> str:
+    """The scores of :func:`a2d_d2.evaluation.coco.summarize`, then those per class."""
+    headers = [f"{shape}\n{name}" for shape in ("box", "mask") for name in ("AP", "AP50", "AP75")]
+
+    def row(name: str, boxes: dict, masks: dict) -> list:
+        return [name, *boxes.values(), *masks.values()]
+
+    rows = [
+        row(title, scores["boxes"][level], scores["masks"][level])
+        for level, title in LEVELS.items()
+    ]
+    tables = ["Average precision, protocol coco\n" + _table(rows, ["Classes", *headers])]
+    per_class = scores["per_class"]
+    for level, title in LEVELS.items():
+        masks = per_class["masks"][level]
+        rows = [row(name, boxes, masks[name]) for name, boxes in per_class["boxes"][level].items()]
+        tables.append(_table(rows, [title, *headers]))
     return "\n\n".join(tables)
 
 

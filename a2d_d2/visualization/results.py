@@ -254,6 +254,11 @@ def _read_metrics(path: str) -> dict:
         raise ValueError(f"cannot read {path}: {error.strerror}") from error
     except ValueError:
         metrics = None
+    if isinstance(metrics, dict) and metrics.get("protocol", "official") != "official":
+        raise ValueError(
+            f"{path} holds scores of protocol {metrics['protocol']}; the page shows the official "
+            "ones, which tools/evaluate.py writes without --protocol"
+        )
     if not isinstance(metrics, dict) or "segmentation" not in metrics:
         raise ValueError(
             f"{path} holds no scores; --metrics takes the metrics.json of an evaluation "
