@@ -1,12 +1,13 @@
 """Segmentation scores as MED-VT (CVPR 2023) reports them on A2D: per frame, then per video.
 
-The rule is that of its public code (github.com/rkyuca/medvt, ``evaluate`` in
-``actor_action/evals_a2d.py`` with ``new_iou`` in ``actor_action/util/metric.py``). It turns truth
-and prediction into one-hot vectors per pixel, without background, and divides their intersection
-by their union *pixel by pixel*; the figure of a frame is the mean over the pixels that either map
-labels. So it is the share of correctly labelled pixels in the union of the two foregrounds: a class
-weighs as much as its pixels, and a wrong label counts once. The mean over the annotated frames of
-a video and then over the videos is ``mIoU``.
+The rule is that of its public code (github.com/rkyuca/medvt: ``evaluate`` in
+``actor_action/evals_a2d.py`` of commit 466af47, with ``new_iou`` in ``actor_action/util/metric.py``
+of 0b98aaa). It turns truth and prediction into one-hot vectors per pixel, without background, and
+divides their intersection by their union *pixel by pixel*; the figure of a frame is the mean over
+the pixels that either map labels. So it is the share of correctly labelled pixels in the union of
+the two foregrounds: a class weighs as much as its pixels, and a wrong label counts once. The mean
+over the annotated frames of a video and then over the videos is ``mIoU``. (Commit 864c07e keeps one
+frame a video; that is not followed.)
 
 In words the protocol is often told otherwise: the intersection over union of each class present in
 truth or prediction, background left out, and their mean in each frame. That is ``class_mIoU``

@@ -142,14 +142,17 @@ def decode_mask(segmentation: dict) -> np.ndarray:
 
 
 def compress_mask(segmentation: dict) -> dict:
-    """The same mask as pycocotools itself would compress it, which it reads without a crash.
+    """The same mask as :func:`encode_mask` writes it, which pycocotools is safe to read.
 
     Raises:
         ValueError: the encoding is malformed.
     """
-    height, width = segmentation["size"]
-    runs = {"size": [height, width], "counts": _runs(segmentation).tolist()}
-    return pycocotools.mask.frPyObjects(runs, height, width)
+    runs = _runs(segmentation)
+    if not runs[1:].all():  # runs of no pixels, which pycocotools would keep
+        return encode_mask(decode_mask(segmentation))
+    size = list(segmentation["size"])
+    encoded = pycocotools.mask.frPyObjects({"size": size, "counts": runs.tolist()}, *size)
+    return {"size": size, "counts": encoded["counts"].decode("ascii")}
 
 
 def _runs(segmentation) -> np.ndarray:

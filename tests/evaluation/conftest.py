@@ -40,6 +40,38 @@ def reference_segmentation(pairs):
     return result
 
 
+def reference_med_vt(videos):
+    """{level: (mIoU, class mIoU)} of lists of (truth, predicted) maps of A2D's joint ids."""
+    result = {}
+    for level, label in {
+        "actor": lambda joint: joint // 10,
+        "action": lambda joint: joint % 10,
+        "joint": lambda joint: joint,
+    }.items():
+        of_videos = []
+        for frames in videos:
+            of_frames = []
+            for truth_map, predicted_map in frames:
+                correct, foreground, shared, either = 0, 0, {}, {}
+                for t, p in zip(
+                    truth_map.ravel().tolist(), predicted_map.ravel().tolist(), strict=True
+                ):
+                    t, p = label(t), label(p)
+                    if t or p:
+                        foreground += 1
+                        correct += t == p
+                    for c in {t, p} - {0}:
+                        either[c] = either.get(c, 0) + 1
+                        shared[c] = shared.get(c, 0) + (t == p)
+                if foreground:
+                    ious = [shared[c] / either[c] for c in either]
+                    of_frames.append((correct / foreground, sum(ious) / len(ious)))
+            if of_frames:
+                of_videos.append([sum(v[i] for v in of_frames) / len(of_frames) for i in (0, 1)])
+        result[level] = tuple(100 * sum(v[i] for v in of_videos) / len(of_videos) for i in (0, 1))
+    return result
+
+
 def reference_iou(a, b):
     """Of [x, y, w, h] boxes, in the 1-based inclusive convention with + 1."""
     ax1, ay1, ax2, ay2 = a[0] + 1, a[1] + 1, a[0] + a[2], a[1] + a[3]
@@ -126,6 +158,7 @@ def reference_detection(frames, label_space):
 def reference():
     return SimpleNamespace(
         segmentation=reference_segmentation,
+        med_vt=reference_med_vt,
         iou=reference_iou,
         ap=reference_ap,
         detection=reference_detection,

@@ -8,6 +8,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 
 from a2d_d2.evaluation.predictions import (
+    compress_mask,
     decode_mask,
     encode_mask,
     instances_to_json,
@@ -51,6 +52,28 @@ def test_masks_decode_as_pycocotools_does(share):
         assert encoded["size"] == list(size)
         assert (decode_mask(encoded) == mask).all()
         assert (pycocotools.mask.decode(encoded) == mask).all()
+
+
+@pytest.mark.parametrize(
+    ("runs", "counts"),
+    [
+        ([1, 4, 1], "141"),
+        ([1, 4, 1], [1, 4, 1]),
+        ([1, 4, 1], b"1T01"),  # a run in more groups of bits than it needs
+        ([1, 4, 1], [1, 2, 0, 2, 1, 0]),  # runs of no pixels
+        ([0, 6], [0, 6]),
+        ([6], [6]),
+        ([6], [6, 0]),
+    ],
+)
+def test_every_spelling_of_a_mask_becomes_one(runs, counts):
+    mask = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(3, 2).T
+    assert compress_mask({"size": [2, 3], "counts": counts}) == encode_mask(mask)
+
+
+def test_compressing_checks_the_mask():
+    with pytest.raises(ValueError, match="do not add up"):
+        compress_mask({"size": [2, 3], "counts": [7]})
 
 
 def test_masks_of_large_shapes_decode():

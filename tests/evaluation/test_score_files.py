@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from a2d_d2.evaluation.predictions import decode_mask
+from a2d_d2.evaluation.protocols import PROTOCOLS
 from a2d_d2.evaluation.score_files import evaluate_files, read_label_map
 
 TOOL = Path(__file__).parents[2] / "tools" / "evaluate.py"
@@ -86,10 +87,11 @@ def test_label_maps_go_before_masks(case, tmp_path):
     assert scores["detection"] == evaluate(case, predictions=case.file)["detection"]
 
 
-def test_processes_do_not_change_the_scores(case, monkeypatch):
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_processes_do_not_change_the_scores(protocol, case, monkeypatch):
     monkeypatch.setattr("a2d_d2.evaluation.score_files._FEW_FRAMES", 0)
-    alone = evaluate(case, predictions=case.file, workers=0)
-    assert evaluate(case, predictions=case.file, workers=2) == alone
+    alone = evaluate(case, predictions=case.file, protocol=protocol, workers=0)
+    assert evaluate(case, predictions=case.file, protocol=protocol, workers=2) == alone
 
 
 def test_the_order_of_entries_of_other_frames_is_no_matter(case, tmp_path):
@@ -130,6 +132,57 @@ def test_thresholds_are_passed_on(case):
     assert strict["segmentation"] != evaluate(case, predictions=case.file)["segmentation"]
 
 
+def by_video(maps):
+    """Lists of (truth, predicted) maps, one per video."""
+    videos = {}
+    for (video_id, _), pair in maps.items():
+        videos.setdefault(video_id, []).append(pair)
+    return videos.values()
+
+
+def test_med_vt_of_label_maps_and_of_predictions(case, reference, tmp_path):
+    maps = write_label_maps(case, tmp_path / "maps")
+    painted = {
+        key: (pair[0], reference_label_map(case, key)) for key, pair in case.label_maps.items()
+    }
+    figures = []
+    for results, expected in (
+        ({"label_maps": maps}, case.label_maps),
+        ({"label_maps": maps, "predictions": case.file}, case.label_maps),
+        ({"predictions": case.file}, painted),
+    ):
+        scores = evaluate(case, protocol="med-vt", **results)
+        assert list(scores) == ["protocol", "segmentation", "per_class"]
+        assert scores["protocol"] == "med-vt"
+        for level, values in reference.med_vt(by_video(expected)).items():
+            assert list(scores["segmentation"][level]) == ["mIoU", "class_mIoU"]
+            found = tuple(scores["segmentation"][level].values())
+            assert found == pytest.approx(values, abs=1e-9)
+        figures.append(scores["segmentation"]["joint"]["mIoU"])
+    assert figures[0] == figures[1] != figures[2]
+    strict = evaluate(case, protocol="med-vt", predictions=case.file, actor_threshold=2.0)
+    assert strict["segmentation"]["joint"]["mIoU"] == 0
+
+
+def test_coco_leaves_label_maps_and_thresholds_alone(case, tmp_path, caplog):
+    alone = evaluate(case, predictions=case.file, protocol="coco")
+    missing = tmp_path / "nowhere"
+    both = evaluate(
+        case, predictions=case.file, label_maps=missing, protocol="coco", actor_threshold=2.0
+    )
+    assert both == alone
+    assert "the label maps are not read" in caplog.text
+
+
+def test_coco_without_masks_says_so(case, tmp_path, caplog):
+    entries = [entry | {"segmentation": None} for entry in case.predictions]
+    (tmp_path / "p.json").write_text(json.dumps(entries))
+    scores = evaluate(case, predictions=tmp_path / "p.json", protocol="coco")
+    assert f"{len(entries)} predictions have no segmentation and count as boxes" in caplog.text
+    assert scores["boxes"] == evaluate(case, predictions=case.file, protocol="coco")["boxes"]
+    assert scores["masks"]["joint"]["AP"] is None
+
+
 @pytest.mark.parametrize("mode", ["L", "P", "I;16"])
 def test_kinds_of_label_map(mode, tmp_path):
     values = np.array([[0, 11], [77, 14]], dtype=np.uint16 if mode == "I;16" else np.uint8)
@@ -159,6 +212,48 @@ def test_the_tool_writes_scores_and_prints_tables(case, tmp_path, monkeypatch, c
     assert json.loads(output.read_text()) == evaluate(case, predictions=case.file)
     assert "Joint (A,A)" in printed.out
     assert "dog-running" in printed.out
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_tool_takes_the_word_of_a_protocol(protocol, case, tmp_path, monkeypatch, capsys):
+    options = ["--root", case.root, "--split", "test", "--predictions", case.file]
+    options += ["--protocol", protocol, "--output", tmp_path / "m.json", "--no-progress"]
+    status, printed = run_tool(monkeypatch, capsys, *options)
+    assert status == 0
+    scores = evaluate(case, predictions=case.file, protocol=protocol)
+    assert json.loads((tmp_path / "m.json").read_text()) == scores
+    text = f"{PROTOCOLS[protocol].tables(scores)}\n\nWritten to {tmp_path / 'm.json'}\n"
+    assert printed.out == text
+    if protocol == "official":
+        assert scores == evaluate(case, predictions=case.file)
+        assert "protocol" not in scores
+    else:
+        assert f"protocol {protocol}" in text.splitlines()[0]
+
+
+def test_coco_needs_predictions(case, tmp_path, monkeypatch, capsys):
+    options = ["--root", case.root, "--split", "test", "--protocol", "coco"]
+    for results in ([], ["--label-maps", write_label_maps(case, tmp_path / "maps")]):
+        output = ["--output", tmp_path / "m.json"]
+        status, printed = run_tool(monkeypatch, capsys, *options, *results, *output)
+        assert status == 2
+        assert printed.err == (
+            "error: protocol coco scores instances, not label maps: give --predictions\n"
+        )
+
+
+def test_an_unknown_protocol_is_refused(case):
+    with pytest.raises(ValueError, match="no protocol 'voc'; choose one of official, med-vt, coco"):
+        evaluate(case, predictions=case.file, protocol="voc")
+
+
+@pytest.mark.parametrize("protocol", ["med-vt", "coco"])
+def test_every_protocol_checks_the_masks(protocol, case, tmp_path):
+    entries = json.loads(case.file.read_text())
+    entries[-1]["segmentation"] = {"size": [3, 3], "counts": [9]}
+    (tmp_path / "p.json").write_text(json.dumps(entries))
+    with pytest.raises(ValueError, match="video _Bcdefghijk, frame 13: .* 3 x 3, the frame 48 x"):
+        evaluate(case, predictions=tmp_path / "p.json", protocol=protocol)
 
 
 def test_the_tool_reads_the_annotations_alone(case, tmp_path):
