@@ -1,17 +1,17 @@
 """Segmentation scores as MED-VT (CVPR 2023) reports them on A2D: per frame, then per video.
 
-The rule is that of its public code (github.com/rkyuca/medvt: ``evaluate`` in
+``mIoU`` is the protocol as it is told: in each frame the intersection over union of each class
+present in truth or prediction, background left out, and their mean; the mean over the annotated
+frames of a video, then over the videos.
+
+``pixel_IoU`` is what the public code computes (github.com/rkyuca/medvt: ``evaluate`` in
 ``actor_action/evals_a2d.py`` of commit 466af47, with ``new_iou`` in ``actor_action/util/metric.py``
 of 0b98aaa). It turns truth and prediction into one-hot vectors per pixel, without background, and
 divides their intersection by their union *pixel by pixel*; the figure of a frame is the mean over
 the pixels that either map labels. So it is the share of correctly labelled pixels in the union of
-the two foregrounds: a class weighs as much as its pixels, and a wrong label counts once. The mean
-over the annotated frames of a video and then over the videos is ``mIoU``. (Commit 864c07e keeps one
-frame a video; that is not followed.)
-
-In words the protocol is often told otherwise: the intersection over union of each class present in
-truth or prediction, background left out, and their mean in each frame. That is ``class_mIoU``
-here, averaged over frames and videos likewise. The two agree where a frame holds one class.
+the two foregrounds: a class weighs as much as its pixels, and a wrong label counts once. (Commit
+864c07e keeps one frame a video; that is not followed.) The two agree where a frame holds one class.
+Which of them gave the published figures is not known, so both are reported.
 
 The public code scores the joint label maps alone; the actor and action maps are derived from them
 as in the official protocol (:mod:`a2d_d2.evaluation.segmentation`). A frame without any label in
@@ -58,26 +58,26 @@ def med_vt_scores(
         label_space: what the classes mean.
 
     Returns:
-        ``{"actor": {"mIoU", "class_mIoU"}, "action": ..., "joint": ...}``, None where no frame has
+        ``{"actor": {"mIoU", "pixel_IoU"}, "action": ..., "joint": ...}``, None where no frame has
         a label. Then ``{"actor": {name: {"IoU"}}, ...}``: the mean over the frames in which truth
         or prediction has the class; None where none has.
     """
     names, listed = class_names(label_space)
-    means = {level: [] for level in LEVELS}  # one (mIoU, class mIoU) per video
+    means = {level: [] for level in LEVELS}  # one (mIoU, pixel IoU) per video
     ious = {level: [] for level in LEVELS}  # one (C - 1,) per frame
     for video in videos:
         figures = {level: [] for level in LEVELS}
         for confusion in video:
             for level, matrix in level_confusions(confusion, label_space).items():
                 pixels, classes = frame_iou(matrix)
-                figures[level].append((pixels, _mean(classes)))
+                figures[level].append((_mean(classes), pixels))
                 ious[level].append(classes)
         for level in LEVELS:
             means[level].append(_mean(np.array(figures[level])))
     scores, per_class = {}, {}
     for level in LEVELS:
         values = _percent(_mean(np.array(means[level]).reshape(-1, 2)))
-        scores[level] = dict(zip(("mIoU", "class_mIoU"), values, strict=True))
+        scores[level] = dict(zip(("mIoU", "pixel_IoU"), values, strict=True))
         foreground = names[level][1:]
         values = _percent(_mean(np.array(ious[level]).reshape(-1, len(foreground))))
         by_name = dict(zip(foreground, values, strict=True))

@@ -90,9 +90,12 @@ def evaluate_files(
         entries = load_entries(predictions)
         for key in entries:
             _check_frame(key, frames, videos, split, f"{predictions}: entry {entries[key][0][0]}")
-        missing = sum(e.get("segmentation") is None for kept in entries.values() for _, e in kept)
-        if missing and label_maps is None:
-            logger.warning("%d predictions have no segmentation and %s", missing, rules.maskless)
+        listed = [entry for kept in entries.values() for _, entry in kept]
+        maskless = all(entry.get("segmentation") is None for entry in listed)
+        if listed and maskless and label_maps is None:
+            logger.warning(
+                "all %d predictions have no segmentation and %s", len(listed), rules.maskless
+            )
     if label_maps is not None and not os.path.isdir(label_maps):
         raise ValueError(f"there is no folder of label maps {label_maps}")
 

@@ -47,7 +47,7 @@ def med_vt_tables(scores: dict) -> str:
     rows = [[title, *scores["segmentation"][level].values()] for level, title in LEVELS.items()]
     tables = [
         "Semantic segmentation, protocol med-vt: mean over frames, then over videos\n"
-        + _table(rows, ["Labels", "mIoU", "class mIoU"])
+        + _table(rows, ["Labels", "mIoU", "pixel IoU"])
     ]
     for level, title in LEVELS.items():
         values = scores["per_class"]["segmentation"][level]

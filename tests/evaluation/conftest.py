@@ -41,7 +41,7 @@ def reference_segmentation(pairs):
 
 
 def reference_med_vt(videos):
-    """{level: (mIoU, class mIoU)} of lists of (truth, predicted) maps of A2D's joint ids."""
+    """{level: (mIoU, pixel IoU)} of lists of (truth, predicted) maps of A2D's joint ids."""
     result = {}
     for level, label in {
         "actor": lambda joint: joint // 10,
@@ -65,7 +65,7 @@ def reference_med_vt(videos):
                         shared[c] = shared.get(c, 0) + (t == p)
                 if foreground:
                     ious = [shared[c] / either[c] for c in either]
-                    of_frames.append((correct / foreground, sum(ious) / len(ious)))
+                    of_frames.append((sum(ious) / len(ious), correct / foreground))
             if of_frames:
                 of_videos.append([sum(v[i] for v in of_frames) / len(of_frames) for i in (0, 1)])
         result[level] = tuple(100 * sum(v[i] for v in of_videos) / len(of_videos) for i in (0, 1))

@@ -33,14 +33,14 @@ def test_scores_by_hand():
     scores, per_class = score([FIRST, SECOND, THIRD])
     # Correct pixels of the foregrounds' union. First video: joint and action 2/4 and 1/3, actor
     # 3/4 and 1/3. Second: 1 and 0, its empty frame left out. Third: left out.
-    assert scores["joint"]["mIoU"] == pytest.approx(100 * ((2 / 4 + 1 / 3) / 2 + 1 / 2) / 2)
-    assert scores["action"]["mIoU"] == scores["joint"]["mIoU"]
-    assert scores["actor"]["mIoU"] == pytest.approx(100 * ((3 / 4 + 1 / 3) / 2 + 1 / 2) / 2)
+    assert scores["joint"]["pixel_IoU"] == pytest.approx(100 * ((2 / 4 + 1 / 3) / 2 + 1 / 2) / 2)
+    assert scores["action"]["pixel_IoU"] == scores["joint"]["pixel_IoU"]
+    assert scores["actor"]["pixel_IoU"] == pytest.approx(100 * ((3 / 4 + 1 / 3) / 2 + 1 / 2) / 2)
     # Classes. Joint: 11 1/2, 14 0, 18 1/2, then 77 1/2, 25 0. Actor: adult 3/4, then dog 1/2,
     # baby 0. Action: climbing 1/2, flying 0, walking 1/2, then running 1/2, jumping 0.
-    assert scores["joint"]["class_mIoU"] == pytest.approx(100 * ((1 / 3 + 1 / 4) / 2 + 1 / 2) / 2)
-    assert scores["actor"]["class_mIoU"] == pytest.approx(100 * ((3 / 4 + 1 / 4) / 2 + 1 / 2) / 2)
-    assert scores["action"]["class_mIoU"] == scores["joint"]["class_mIoU"]
+    assert scores["joint"]["mIoU"] == pytest.approx(100 * ((1 / 3 + 1 / 4) / 2 + 1 / 2) / 2)
+    assert scores["actor"]["mIoU"] == pytest.approx(100 * ((3 / 4 + 1 / 4) / 2 + 1 / 2) / 2)
+    assert scores["action"]["mIoU"] == scores["joint"]["mIoU"]
 
     # Per class over frames alone, whatever their video: adult-climbing 1/2 and 0
     assert per_class["joint"]["adult-climbing"] == {"IoU": 25}
@@ -65,8 +65,8 @@ def test_it_is_the_share_of_pixels_of_the_public_code():
     either = np.maximum(one_hot[truth], one_hot[predicted]).sum(axis=1)
     expected = (shared[either > 0] / either[either > 0]).mean()
     scores, _ = score([[(truth, predicted)]])
-    assert scores["joint"]["mIoU"] == pytest.approx(100 * expected) == 75
-    assert scores["joint"]["class_mIoU"] == pytest.approx(100 / 3)
+    assert scores["joint"]["pixel_IoU"] == pytest.approx(100 * expected) == 75
+    assert scores["joint"]["mIoU"] == pytest.approx(100 / 3)
 
 
 def test_random_maps_equal_the_reference(reference):
@@ -105,15 +105,15 @@ def test_frames_are_grouped_by_video():
 
 def test_nothing_at_all_has_no_figure():
     scores, per_class = score([THIRD])
-    assert scores == dict.fromkeys(("actor", "action", "joint"), {"mIoU": None, "class_mIoU": None})
+    assert scores == dict.fromkeys(("actor", "action", "joint"), {"mIoU": None, "pixel_IoU": None})
     assert {v["IoU"] for names in per_class.values() for v in names.values()} == {None}
 
 
 def test_other_label_space():
     space = LabelSpace.from_dict({"actors": ["a", "b"], "actions": [f"y{i}" for i in range(12)]})
     scores, per_class = score([[([0, 101, 212, 212], [0, 102, 212, 112])]], space)
-    assert scores["joint"] == pytest.approx({"mIoU": 100 / 3, "class_mIoU": 100 * (1 / 2) / 4})
+    assert scores["joint"] == pytest.approx({"mIoU": 100 * (1 / 2) / 4, "pixel_IoU": 100 / 3})
     # a 1/2, b 1/2; y0 0, y1 0, y11 1
-    assert scores["actor"] == pytest.approx({"mIoU": 200 / 3, "class_mIoU": 50})
-    assert scores["action"] == pytest.approx({"mIoU": 200 / 3, "class_mIoU": 100 / 3})
+    assert scores["actor"] == pytest.approx({"mIoU": 50, "pixel_IoU": 200 / 3})
+    assert scores["action"] == pytest.approx({"mIoU": 100 / 3, "pixel_IoU": 200 / 3})
     assert per_class["joint"]["b-y11"] == {"IoU": 50}

@@ -155,7 +155,7 @@ def test_med_vt_of_label_maps_and_of_predictions(case, reference, tmp_path):
         assert list(scores) == ["protocol", "segmentation", "per_class"]
         assert scores["protocol"] == "med-vt"
         for level, values in reference.med_vt(by_video(expected)).items():
-            assert list(scores["segmentation"][level]) == ["mIoU", "class_mIoU"]
+            assert list(scores["segmentation"][level]) == ["mIoU", "pixel_IoU"]
             found = tuple(scores["segmentation"][level].values())
             assert found == pytest.approx(values, abs=1e-9)
         figures.append(scores["segmentation"]["joint"]["mIoU"])

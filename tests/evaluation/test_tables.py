@@ -39,7 +39,7 @@ def test_official_tables_are_both():
 
 
 def test_med_vt_names_itself():
-    figures = dict.fromkeys(SEGMENTATION, {"mIoU": 39.54, "class_mIoU": None})
+    figures = dict.fromkeys(SEGMENTATION, {"mIoU": 39.54, "pixel_IoU": None})
     classes = dict.fromkeys(SEGMENTATION, {"dog": {"IoU": 25.0}, "cat": {"IoU": None}})
     text = med_vt_tables({"segmentation": figures, "per_class": {"segmentation": classes}})
     assert "protocol med-vt" in text.splitlines()[0]
