@@ -1,5 +1,8 @@
 """Configuration keys of the project, and the one function that sets a configuration up."""
 
+import os
+from collections.abc import Iterator
+
 import torch
 import yaml
 from detectron2.config import CfgNode as CN
@@ -7,6 +10,8 @@ from detectron2.config import get_cfg
 
 from a2d_d2.data.registration import register_release
 from a2d_d2.label_space import LabelSpace
+from a2d_d2.modeling.classes import num_region_classes
+from a2d_d2.modeling.system import check_system
 
 
 def add_a2d_config(cfg: CN) -> None:
@@ -58,10 +63,15 @@ def _add_model_config(cfg: CN) -> None:
     cfg.MODEL.META_ARCHITECTURE = "ActorActionRCNN"
     cfg.MODEL.MASK_ON = True
     cfg.MODEL.ROI_HEADS.NAME = "ActorActionROIHeads"
+    # What the classes of the region heads stand for: "actors", or the valid (actor, action) "pairs"
+    # (baselines of section 4.3 and Table 2). MODEL.ROI_HEADS.NUM_CLASSES follows from it.
+    cfg.MODEL.CLASSES = "actors"
     # "joint" trains everything; "actor" the appearance stream and its heads alone; "action" the
-    # flow stream, temporal modules and action head on a frozen actor branch (section 4.3).
+    # flow stream, temporal modules and action head on a frozen actor branch; "separate" first the
+    # one, then the other, for SOLVER.MAX_ITER steps each (section 4.3).
     cfg.MODEL.TRAIN_BRANCH = "joint"
-    # Start the rows of the actors from the COCO classes that the label space names for them.
+    # Start the rows of the actors, or of their pairs, from the COCO classes that the label space
+    # names for the actors.
     cfg.MODEL.ACTORS_FROM_COCO = True
     # Box size in pixels that goes to pyramid level 4 in every region pooler (FPN, equation 1).
     # Small frames need a smaller one, or every region lands on the finest level.
@@ -129,7 +139,8 @@ def setup_cfg(config_file: str = "", opts: list[str] = ()) -> CN:
     ``DATASETS.ROOT``, and MODEL.DEVICE falls back to the CPU where there is no GPU.
 
     Raises:
-        ValueError: names the wrong key and the file or option that holds it.
+        ValueError: names the wrong key and the file or option that holds it, or the keys that do
+            not go together.
     """
     cfg = get_cfg()
     add_a2d_config(cfg)
@@ -143,8 +154,9 @@ def setup_cfg(config_file: str = "", opts: list[str] = ()) -> CN:
         cfg.merge_from_list(list(opts))
     except mistakes as error:
         raise ValueError(f"bad option on the command line: {error}") from error
+    check_system(cfg)
     label_space = LabelSpace.load(cfg.DATASETS.LABEL_SPACE)
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = label_space.num_actors
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = num_region_classes(label_space, cfg.MODEL.CLASSES)
     cfg.MODEL.ROI_ACTION_HEAD.NUM_CLASSES = label_space.num_actions
     for split in ("train", "test"):
         register_release(f"a2d_{split}", cfg.DATASETS.ROOT, split, label_space)
@@ -152,3 +164,33 @@ def setup_cfg(config_file: str = "", opts: list[str] = ()) -> CN:
         cfg.MODEL.DEVICE = "cpu"
     cfg.freeze()
     return cfg
+
+
+def system_options(path: str | os.PathLike) -> list[str]:
+    """A configuration file as KEY VALUE texts, to be given over another base than its own.
+
+    Only its own keys: those of its ``_BASE_`` are left out. ``merge_from_list`` and the command
+    line read the values as Detectron2 reads them in the file.
+
+    Raises:
+        ValueError: the file cannot be read or is no configuration; names it.
+    """
+    try:
+        with open(path, encoding="utf-8") as stream:
+            values = yaml.safe_load(stream)
+    except OSError as error:
+        raise ValueError(f"cannot read configuration file {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"bad configuration file {path}: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"bad configuration file {path}: it holds no keys")
+    values.pop("_BASE_", None)
+    return [text for pair in _flat(values) for text in pair]
+
+
+def _flat(values: dict, prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value if isinstance(value, str) else repr(value)

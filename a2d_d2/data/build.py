@@ -14,22 +14,23 @@ from detectron2.data import (
 from detectron2.utils.logger import log_first_n
 from torch.utils.data import Dataset
 
-from a2d_d2.data.mapper import ClipDatasetMapper
+from a2d_d2.data.mapper import build_mapper
 from a2d_d2.data.video import VideoError
+from a2d_d2.modeling.system import takes_clips
 
 
 def build_train_loader(cfg: CfgNode) -> Iterable[list[dict]]:
-    """An endless loader of batches of clips from DATASETS.TRAIN, see :class:`ClipDatasetMapper`."""
-    clips = ReadableClips(train_records(cfg), ClipDatasetMapper(cfg, is_train=True))
+    """An endless loader of batches from DATASETS.TRAIN, of what :func:`build_mapper` gives."""
+    clips = ReadableClips(train_records(cfg), build_mapper(cfg, is_train=True))
     return build_detection_train_loader(cfg, mapper=_as_it_is, dataset=clips)
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> Iterable[list[dict]]:
-    """A loader of every annotated frame of a data set, one clip a batch.
+    """A loader of every annotated frame of a data set, one a batch.
 
     Frames without annotations come too: an evaluation counts them.
     """
-    mapper = ClipDatasetMapper(cfg, is_train=False)
+    mapper = build_mapper(cfg, is_train=False)
     return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 
 
@@ -92,6 +93,8 @@ def train_records(cfg: CfgNode) -> list[dict]:
             f"({example}, ...); tools/check_dataset.py lists them"
         )
         records = [record for record in records if record["file_name"] not in missing]
+    if not takes_clips(cfg):
+        return records
     return with_window_annotations(records, cfg.INPUT.CLIP.LENGTH, cfg.INPUT.CLIP.STRIDE)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Instances
@@ -23,17 +23,25 @@ from a2d_d2.data.flow import check_flow_method, flow_to_input
 from a2d_d2.data.transforms import build_augmentations
 from a2d_d2.data.video import VideoError
 from a2d_d2.data.windows import make_window
+from a2d_d2.modeling.classes import model_label_space, pair_index, pair_targets
+from a2d_d2.modeling.system import takes_clips
 from a2d_d2.modeling.temporal import temporal_radius
 
 # Of a record, what the clip keeps.
 _KEPT = ("file_name", "video_id", "frame_index", "image_id", "height", "width", "label_map_file")
 
 
+def build_mapper(cfg: CfgNode, is_train: bool) -> "ClipDatasetMapper | FrameDatasetMapper":
+    """The mapper for what the meta-architecture takes: clips, or single frames."""
+    return (ClipDatasetMapper if takes_clips(cfg) else FrameDatasetMapper)(cfg, is_train)
+
+
 class ClipDatasetMapper:
     """Turns a record of :func:`a2d_d2.data.release.load_release` into a clip.
 
     Frames and flow come from the cache or, where it has none, from one decode of the video.
-    Augmentations are drawn once a clip.
+    Augmentations are drawn once a clip. For a detector that takes single frames the clip is the
+    record's frame alone, without flow.
     """
 
     @configurable
@@ -100,17 +108,16 @@ class ClipDatasetMapper:
     def from_config(cls, cfg, is_train: bool):
         if cfg.INPUT.FORMAT != "BGR":
             raise ValueError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; clips are BGR")
-        action_branch = cfg.MODEL.TRAIN_BRANCH != "actor"
+        has_clips = takes_clips(cfg)
+        has_flow = has_clips and cfg.MODEL.FLOW.ENABLED and cfg.MODEL.TRAIN_BRANCH != "actor"
         return {
             "is_train": is_train,
             "augmentations": build_augmentations(cfg, is_train),
-            "length": cfg.INPUT.CLIP.LENGTH,
+            "length": cfg.INPUT.CLIP.LENGTH if has_clips else 1,
             "stride": cfg.INPUT.CLIP.STRIDE,
             "radius": temporal_radius(cfg),
             "random_placement": is_train and cfg.INPUT.CLIP.RANDOM_PLACEMENT,
-            "flow_method": (
-                cfg.INPUT.FLOW_METHOD if cfg.MODEL.FLOW.ENABLED and action_branch else None
-            ),
+            "flow_method": cfg.INPUT.FLOW_METHOD if has_flow else None,
             "cache": cfg.INPUT.CLIP.CACHE or None,
             "use_masks": cfg.MODEL.MASK_ON,
             "recompute_boxes": is_train and cfg.MODEL.MASK_ON and cfg.INPUT.CROP.ENABLED,
@@ -241,6 +248,54 @@ class ClipDatasetMapper:
         if self.recompute_boxes:
             instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
         return detection_utils.filter_empty_instances(instances)
+
+
+class FrameDatasetMapper:
+    """Turns a record into the single frame that Detectron2's own detectors take.
+
+    It is a clip of that frame alone. Other annotated frames have their own records.
+    """
+
+    @configurable
+    def __init__(self, *, clip_mapper: ClipDatasetMapper, pairs: torch.Tensor | None):
+        """
+        Args:
+            clip_mapper: makes clips of one frame.
+            pairs: of :func:`a2d_d2.modeling.classes.pair_index` if the classes are the valid pairs;
+                None if they are the actors.
+        """
+        self.clip_mapper = clip_mapper
+        self.pairs = pairs
+
+    @classmethod
+    def from_config(cls, cfg, is_train: bool):
+        pairs = None
+        if cfg.MODEL.CLASSES == "pairs":
+            pairs = pair_index(torch.tensor(model_label_space(cfg).valid))
+        return {"clip_mapper": ClipDatasetMapper(cfg, is_train), "pairs": pairs}
+
+    def __call__(self, record: dict) -> dict:
+        """
+        Args:
+            record: as for :class:`ClipDatasetMapper`.
+
+        Returns:
+            "image": uint8 (3, H, W), BGR.
+            "instances": in training Instances with ``gt_boxes``, ``gt_classes`` (actor or pair) and
+            ``gt_masks``.
+            What a clip keeps of the record.
+        """
+        clip = self.clip_mapper(record)
+        frame = {key: clip[key] for key in _KEPT}
+        (frame["image"],) = clip["image"]
+        if "instances" in clip:
+            (truth,) = clip["instances"]
+            if self.pairs is None:
+                truth.remove("gt_actions")
+            else:
+                truth = pair_targets(truth, self.pairs)
+            frame["instances"] = truth
+        return frame
 
 
 def _to_tensor(images: Sequence[np.ndarray]) -> torch.Tensor:

@@ -22,6 +22,7 @@ from a2d_d2.data.windows import make_window
 from a2d_d2.engine.optimizer import build_optimizer
 from a2d_d2.label_space import LabelSpace
 from a2d_d2.modeling.start_weights import load_start_weights
+from a2d_d2.modeling.system import takes_clips
 from a2d_d2.modeling.temporal import temporal_radius
 
 ZOO_MODEL = "COCO-InstanceSegmentation/mask_rcnn_R_{depth}_FPN_3x.yaml"
@@ -92,7 +93,15 @@ def measure(cfg: CfgNode, height: int, width: int, repeats: int, stand_ins: bool
 
     Returns:
         Seconds and GiB by name, tensors loaded per stream, and the machine.
+
+    Raises:
+        ValueError: the model takes single frames.
     """
+    if not takes_clips(cfg):
+        raise ValueError(
+            f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}: only a model of clips is "
+            "measured, with Mask R-CNN beside it; give such a --config-file"
+        )
     if stand_ins:
         with tempfile.TemporaryDirectory() as folder:
             coco, imagenet = stand_in_weights(cfg.MODEL.RESNETS.DEPTH, Path(folder))

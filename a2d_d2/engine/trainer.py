@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import DefaultTrainer, SimpleTrainer, create_ddp_model, hooks
 from detectron2.engine.train_loop import TrainerBase
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
@@ -20,8 +20,9 @@ from torch import nn
 
 from a2d_d2.data.build import build_test_loader, build_train_loader
 from a2d_d2.engine.optimizer import build_optimizer
-from a2d_d2.evaluation.evaluators import ActorActionEvaluator
+from a2d_d2.evaluation.evaluators import ActorActionEvaluator, DetectorEvaluators
 from a2d_d2.modeling.start_weights import load_start_weights
+from a2d_d2.modeling.system import predicts_actions, takes_clips
 from a2d_d2.segmenters.second_stage import SecondStage, SegmentingEvaluator
 from a2d_d2.utils.files import write_json
 from a2d_d2.visualization.evaluator import QualitativeFrames
@@ -109,9 +110,16 @@ class BestModelWriter(DetectionCheckpointer):
 
 
 class ActorActionTrainer(DefaultTrainer):
-    """DefaultTrainer for clips: their loaders, start weights, AMP and the A2D evaluation."""
+    """DefaultTrainer for clips: their loaders, start weights, AMP and the A2D evaluation.
+
+    Detectron2's own detectors are trained and evaluated too, on single frames.
+    """
 
     def __init__(self, cfg: CfgNode):
+        if cfg.MODEL.TRAIN_BRANCH == "separate":
+            raise ValueError(
+                "MODEL.TRAIN_BRANCH separate is two trainings; a2d_d2.engine.stages has them"
+            )
         # Does what DefaultTrainer does, with the step above for the AMP one that needs CUDA.
         TrainerBase.__init__(self)
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
@@ -180,10 +188,8 @@ class ActorActionTrainer(DefaultTrainer):
             folder = os.path.join(folder, dataset_name)
         thresholds = {
             "actor_threshold": cfg.TEST.ACTOR_THRESH,
-            # Without an action branch all actions are equally likely.
-            "action_threshold": (
-                0.0 if cfg.MODEL.TRAIN_BRANCH == "actor" else cfg.TEST.ACTION_THRESH
-            ),
+            # Equally likely actions must not fail the threshold.
+            "action_threshold": cfg.TEST.ACTION_THRESH if predicts_actions(cfg) else 0.0,
         }
         evaluators = [ActorActionEvaluator(dataset_name, folder, **thresholds)]
         if cfg.TEST.NUM_PICTURES > 0:
@@ -192,8 +198,11 @@ class ActorActionTrainer(DefaultTrainer):
                 QualitativeFrames(dataset_name, pictures, cfg.TEST.NUM_PICTURES, **thresholds)
             )
         evaluator = DatasetEvaluators(evaluators)
+        if not takes_clips(cfg):
+            label_space = MetadataCatalog.get(dataset_name).label_space
+            evaluator = DetectorEvaluators(evaluators, label_space, cfg.MODEL.CLASSES)
         if cfg.MODEL.SEGMENTER.NAME:
-            return SegmentingEvaluator(evaluator, SecondStage(cfg))
+            evaluator = SegmentingEvaluator(evaluator, SecondStage(cfg))
         return evaluator
 
 

@@ -3,9 +3,11 @@
 import logging
 import os
 from collections import OrderedDict
+from collections.abc import Sequence
 
+import torch
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.utils import comm
 
 from a2d_d2.data.release import read_annotation
@@ -18,6 +20,8 @@ from a2d_d2.evaluation.predictions import (
 from a2d_d2.evaluation.rasterize import ACTION_THRESHOLD, ACTOR_THRESHOLD
 from a2d_d2.evaluation.scoring import FrameScore, score_frame, summarize
 from a2d_d2.evaluation.tables import class_tables, paper_tables
+from a2d_d2.label_space import LabelSpace
+from a2d_d2.modeling.classes import with_actions
 from a2d_d2.utils.files import write_json
 
 
@@ -107,3 +111,27 @@ class ActorActionEvaluator(DatasetEvaluator):
             )
             for task in ("segmentation", "detection")
         )
+
+
+class DetectorEvaluators(DatasetEvaluators):
+    """Evaluators of a detector that gives classes and no actions: they see both.
+
+    Args:
+        evaluators: that want actors with ``action_scores``.
+        label_space: of the data set.
+        classes: what the detector's classes stand for, see
+            :func:`a2d_d2.modeling.classes.with_actions`.
+    """
+
+    def __init__(
+        self, evaluators: Sequence[DatasetEvaluator], label_space: LabelSpace, classes: str
+    ):
+        super().__init__(evaluators)
+        self.valid = torch.tensor(label_space.valid)
+        self.classes = classes
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        """As :meth:`ActorActionEvaluator.process`, for instances without ``action_scores``."""
+        instances = [output["instances"].to("cpu") for output in outputs]
+        outputs = [{"instances": with_actions(x, self.valid, self.classes)} for x in instances]
+        super().process(inputs, outputs)

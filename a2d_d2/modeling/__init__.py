@@ -3,10 +3,18 @@
 Importing this package registers its modules; ``detectron2.modeling.build_model(cfg)`` builds them.
 """
 
-from a2d_d2.modeling.action_head import ROI_ACTION_HEAD_REGISTRY, ActionHead
+from a2d_d2.modeling.action_head import (
+    ROI_ACTION_HEAD_REGISTRY,
+    ActionHead,
+    HierarchicalActionHead,
+)
 from a2d_d2.modeling.fusion import FUSION_REGISTRY, ConcatFusion
 from a2d_d2.modeling.meta_arch import ActorActionRCNN, FrameFeatures
-from a2d_d2.modeling.roi_heads import ActorActionROIHeads
+from a2d_d2.modeling.roi_heads import (
+    ActorActionROIHeads,
+    CanonicalROIHeads,
+    CartesianROIHeads,
+)
 from a2d_d2.modeling.temporal import TEMPORAL_REGISTRY, TemporalConv, temporal_radius
 
 __all__ = [
@@ -16,8 +24,11 @@ __all__ = [
     "ActionHead",
     "ActorActionRCNN",
     "ActorActionROIHeads",
+    "CanonicalROIHeads",
+    "CartesianROIHeads",
     "ConcatFusion",
     "FrameFeatures",
+    "HierarchicalActionHead",
     "TemporalConv",
     "temporal_radius",
 ]

@@ -3,7 +3,6 @@
 Dimensions: R regions of all key frames, C channels, A actions (|Y|), X actors (|X|).
 """
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
@@ -14,7 +13,7 @@ from detectron2.utils.events import get_event_storage
 from detectron2.utils.registry import Registry
 from torch import Tensor, nn
 
-from a2d_d2.label_space import LabelSpace
+from a2d_d2.modeling.classes import model_label_space, pair_index
 
 ROI_ACTION_HEAD_REGISTRY = Registry("ROI_ACTION_HEAD")
 ROI_ACTION_HEAD_REGISTRY.__doc__ = """
@@ -26,23 +25,6 @@ instance has the ``forward`` that :class:`ActionHead` documents.
 def build_action_head(cfg: CfgNode, input_shape: ShapeSpec) -> nn.Module:
     """The action head ``MODEL.ROI_ACTION_HEAD.NAME``."""
     return ROI_ACTION_HEAD_REGISTRY.get(cfg.MODEL.ROI_ACTION_HEAD.NAME)(cfg, input_shape)
-
-
-def valid_actions(cfg: CfgNode) -> np.ndarray:
-    """(X, A) bool: which actions an actor can do, from the label space of ``cfg``.
-
-    Raises:
-        ValueError: the class counts of ``cfg`` are not those of the label space.
-    """
-    valid = LabelSpace.load(cfg.DATASETS.LABEL_SPACE).valid
-    counts = (cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.MODEL.ROI_ACTION_HEAD.NUM_CLASSES)
-    if valid.shape != counts:
-        raise ValueError(
-            f"MODEL.ROI_HEADS.NUM_CLASSES and MODEL.ROI_ACTION_HEAD.NUM_CLASSES are {counts}, but "
-            f"DATASETS.LABEL_SPACE has {valid.shape[0]} actors and {valid.shape[1]} actions; "
-            "a2d_d2.config.setup_cfg sets both"
-        )
-    return valid
 
 
 def predict_actions(instances: list[Instances], logits: Tensor, valid: Tensor) -> list[Instances]:
@@ -92,7 +74,7 @@ class ActionHead(nn.Module):
         """
         super().__init__()
         self.layers = layers
-        self.predictor = nn.Linear(input_size, valid.shape[1])
+        self.predictor = nn.Linear(input_size, self.num_outputs(valid))
         nn.init.normal_(self.predictor.weight, std=0.01)
         nn.init.zeros_(self.predictor.bias)
         excluded = torch.zeros(len(valid), dtype=torch.bool)
@@ -103,7 +85,7 @@ class ActionHead(nn.Module):
     @classmethod
     def from_config(cls, cfg, input_shape):
         head = cfg.MODEL.ROI_ACTION_HEAD
-        label_space = LabelSpace.load(cfg.DATASETS.LABEL_SPACE)
+        label_space = model_label_space(cfg)
         layers = FastRCNNConvFCHead(
             input_shape,
             conv_dims=[head.CONV_DIM] * head.NUM_CONV,
@@ -113,9 +95,21 @@ class ActionHead(nn.Module):
         return {
             "layers": layers,
             "input_size": shape.channels * (shape.height or 1) * (shape.width or 1),
-            "valid": torch.tensor(valid_actions(cfg)),
+            "valid": torch.tensor(label_space.valid),
             "excluded_actors": [label_space.actor_index(name) for name in head.EXCLUDED_ACTORS],
         }
+
+    @staticmethod
+    def num_outputs(valid: Tensor) -> int:
+        """Number of outputs of the last layer."""
+        return valid.shape[1]
+
+    def action_logits(self, outputs: Tensor, actors: Tensor) -> Tensor:
+        """(R, A) logits of the actions of regions whose actors (R,) are known.
+
+        Here the actor changes nothing: actor and action are told apart, each by its own.
+        """
+        return outputs
 
     def forward(self, x: Tensor, instances: list[Instances]):
         """
@@ -129,16 +123,18 @@ class ActionHead(nn.Module):
             In training ``{"loss_action": scalar}``; at inference ``instances`` with the fields of
             :func:`predict_actions`.
         """
-        logits = self.predictor(self.layers(x).flatten(1))  # (R, A)
+        outputs = self.predictor(self.layers(x).flatten(1))
         if self.training:
-            return {"loss_action": self.loss(logits, [i for i in instances if len(i)])}
-        return predict_actions(instances, logits, self.valid)
+            return {"loss_action": self.loss(outputs, [i for i in instances if len(i)])}
+        actors = torch.cat([x.pred_classes for x in instances])
+        return predict_actions(instances, self.action_logits(outputs, actors), self.valid)
 
-    def loss(self, logits: Tensor, instances: list[Instances]) -> Tensor:
+    def loss(self, outputs: Tensor, instances: list[Instances]) -> Tensor:
         """Mean of equation (2) over the regions that count; a zero with a graph when none does."""
         if not instances:
-            return logits.sum() * 0
+            return outputs.sum() * 0
         actors = torch.cat([x.gt_classes for x in instances])
+        logits = self.action_logits(outputs, actors)
         actions = torch.cat([x.gt_actions for x in instances])
         counted = ~self.excluded[actors]
         count = counted.sum()
@@ -148,3 +144,28 @@ class ActionHead(nn.Module):
         return F.cross_entropy(logits[counted], actions[counted], reduction="sum") / count.clamp(
             min=1
         )
+
+
+@ROI_ACTION_HEAD_REGISTRY.register()
+class HierarchicalActionHead(ActionHead):
+    """The action given the actor: for each actor its own classifier over its valid actions.
+
+    The hierarchical label space (TSHR) that the paper's Table 2 compares with. In training a region
+    goes to the classifier of its ground-truth actor, at inference to that of the predicted one. The
+    classifier of an excluded actor is therefore never trained: its actions stay at chance.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        columns = pair_index(self.valid)  # (X, A) output of each pair; the last for the invalid
+        columns[columns < 0] = self.num_outputs(self.valid)
+        self.register_buffer("columns", columns, persistent=False)
+
+    @staticmethod
+    def num_outputs(valid: Tensor) -> int:
+        """One output for each valid pair."""
+        return int(valid.sum())
+
+    def action_logits(self, outputs: Tensor, actors: Tensor) -> Tensor:
+        """(R, A) outputs of the classifiers of the given actors; -inf for their invalid actions."""
+        return F.pad(outputs, (0, 1), value=-torch.inf).gather(1, self.columns[actors])

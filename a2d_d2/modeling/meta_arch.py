@@ -23,9 +23,8 @@ from torch import Tensor, nn
 
 from a2d_d2.modeling.fusion import build_fusion
 from a2d_d2.modeling.roi_heads import fused_name
+from a2d_d2.modeling.system import check_system
 from a2d_d2.modeling.temporal import build_temporal
-
-TRAIN_BRANCHES = ("joint", "actor", "action")
 
 
 @dataclass(frozen=True)
@@ -76,6 +75,8 @@ class ActorActionRCNN(nn.Module):
     its weights load without renaming.
     """
 
+    takes_clips = True
+
     @configurable
     def __init__(
         self,
@@ -98,12 +99,13 @@ class ActorActionRCNN(nn.Module):
             backbone: of appearance.
             flow_backbone: of flow; None without the flow stream.
             proposal_generator: RPN on appearance features of key frames.
-            roi_heads: an ActorActionROIHeads.
+            roi_heads: an ActorActionROIHeads or CartesianROIHeads.
             temporal: temporal module of each stream, "appearance" and "motion"; None without the
                 action branch.
             fusion: of the aggregated streams; None without the action branch.
             train_branch: "joint"; "actor" (there is no action branch); "action" (the actor branch
-                is frozen, its batch norm included).
+                is frozen, its batch norm included); "separate" (the model that both of them make
+                one after the other; a2d_d2.engine.stages trains it).
             loss_weights: loss name to its factor in equation (1).
             pixel_mean, pixel_std: of BGR.
             flow_mean, flow_std: of x, y and magnitude, in pixels per frame.
@@ -133,11 +135,8 @@ class ActorActionRCNN(nn.Module):
 
     @classmethod
     def from_config(cls, cfg):
+        check_system(cfg)
         branch = cfg.MODEL.TRAIN_BRANCH
-        if branch not in TRAIN_BRANCHES:
-            raise ValueError(
-                f"MODEL.TRAIN_BRANCH is {branch!r}; it must be one of {', '.join(TRAIN_BRANCHES)}"
-            )
         backbone = build_backbone(cfg, ShapeSpec(channels=len(cfg.MODEL.PIXEL_MEAN)))
         shapes = backbone.output_shape()
         flow_backbone = temporal = fusion = None

@@ -1,5 +1,7 @@
 """The region heads: box, actor and mask of Mask R-CNN (section 3.1), and the action (section 3.2).
 
+Beside the paper's heads stand those of systems it is compared with.
+
 Dimensions: K key frames, C channels, h and w of a pyramid level, R regions, X actors, A actions.
 """
 
@@ -15,7 +17,8 @@ from detectron2.modeling.roi_heads import (
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
-from a2d_d2.modeling.action_head import build_action_head, predict_actions, valid_actions
+from a2d_d2.modeling.action_head import build_action_head
+from a2d_d2.modeling.classes import model_label_space, pair_index, pair_targets, with_actions
 
 
 def fused_name(level: str) -> str:
@@ -24,12 +27,30 @@ def fused_name(level: str) -> str:
 
 
 @ROI_HEADS_REGISTRY.register()
-class ActorActionROIHeads(StandardROIHeads):
+class CanonicalROIHeads(StandardROIHeads):
+    """Detectron2's heads, with ``MODEL.ROI_HEADS.CANONICAL_BOX_SIZE`` in their poolers.
+
+    For Detectron2's own meta-architectures; that of the Mask R-CNN baseline (section 4.3).
+    """
+
+    @classmethod
+    def from_config(cls, cfg, input_shape):
+        ret = super().from_config(cfg, input_shape)
+        for name in ("box_pooler", "mask_pooler"):
+            if ret.get(name) is not None:
+                ret[name].canonical_box_size = cfg.MODEL.ROI_HEADS.CANONICAL_BOX_SIZE
+        return ret
+
+
+@ROI_HEADS_REGISTRY.register()
+class ActorActionROIHeads(CanonicalROIHeads):
     """Mask R-CNN's heads on appearance features, and an action head on fused features.
 
     RoIAlign-AR pools appearance features for the box, actor and mask heads, RoIAlign-AN the fused
     pyramid for the action head. The classes of Detectron2's heads are the actors.
     """
+
+    region_classes = "actors"
 
     @configurable
     def __init__(
@@ -62,12 +83,9 @@ class ActorActionROIHeads(StandardROIHeads):
     @classmethod
     def from_config(cls, cfg, input_shape):
         ret = super().from_config(cfg, input_shape)
-        ret["valid"] = torch.tensor(valid_actions(cfg))
+        ret["valid"] = torch.tensor(model_label_space(cfg).valid)
         ret["train_actor"] = cfg.MODEL.TRAIN_BRANCH != "action"
         ret.update(cls._init_action_head(cfg, input_shape))
-        for name in ("box_pooler", "mask_pooler", "action_pooler"):
-            if ret.get(name) is not None:
-                ret[name].canonical_box_size = cfg.MODEL.ROI_HEADS.CANONICAL_BOX_SIZE
         return ret
 
     @classmethod
@@ -83,6 +101,7 @@ class ActorActionROIHeads(StandardROIHeads):
                 scales=[1 / input_shape[name].stride for name in in_features],
                 sampling_ratio=head.POOLER_SAMPLING_RATIO,
                 pooler_type=head.POOLER_TYPE,
+                canonical_box_size=cfg.MODEL.ROI_HEADS.CANONICAL_BOX_SIZE,
             ),
             "action_head": build_action_head(
                 cfg,
@@ -143,11 +162,64 @@ class ActorActionROIHeads(StandardROIHeads):
         Without an action head there is no loss, and every valid action is equally likely.
         """
         if not self.action_on:
-            num_regions = sum(len(x) for x in instances)
-            logits = self.valid.new_zeros(num_regions, self.valid.shape[1], dtype=torch.float32)
-            return {} if self.training else predict_actions(instances, logits, self.valid)
+            if self.training:
+                return {}
+            return [with_actions(x, self.valid, self.region_classes) for x in instances]
         if self.training:
             instances, _ = select_foreground_proposals(instances, self.num_classes)
         boxes = [x.proposal_boxes if self.training else x.pred_boxes for x in instances]
         pooled = self.action_pooler([features[name] for name in self.action_in_features], boxes)
         return self.action_head(pooled, instances)
+
+
+@ROI_HEADS_REGISTRY.register()
+class CartesianROIHeads(CanonicalROIHeads):
+    """One softmax over the valid pairs and background, and a box for each pair.
+
+    The Cartesian label space (TSCT) that the paper's Table 2 compares with, on the features of the
+    action head: both streams, aggregated and fused. There is no action head and no mask head.
+    """
+
+    region_classes = "pairs"
+
+    @configurable
+    def __init__(self, *, valid: Tensor, **kwargs):
+        """
+        Args:
+            valid: (X, A) bool, which actions an actor can do.
+            kwargs: of StandardROIHeads; the classes are the valid pairs.
+        """
+        super().__init__(**kwargs)
+        self.register_buffer("valid", valid, persistent=False)
+        self.register_buffer("pair_index", pair_index(valid), persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg, input_shape):
+        ret = super().from_config(cfg, input_shape)
+        ret["valid"] = torch.tensor(model_label_space(cfg).valid)
+        return ret
+
+    @classmethod
+    def _init_box_head(cls, cfg, input_shape):
+        levels = cfg.MODEL.ROI_HEADS.IN_FEATURES
+        fused = {level: input_shape[fused_name(level)] for level in levels}
+        ret = super()._init_box_head(cfg, fused)
+        ret["box_in_features"] = [fused_name(level) for level in levels]
+        return ret
+
+    def forward(
+        self,
+        images: ImageList,
+        features: dict[str, Tensor],
+        proposals: list[Instances],
+        targets: list[Instances] | None = None,
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """Takes and gives what :meth:`ActorActionROIHeads.forward` does, but for the masks.
+
+        The sampled proposals of the training hold the pair in ``gt_classes``.
+        """
+        if self.training:
+            targets = [pair_targets(x, self.pair_index) for x in targets]
+            return super().forward(images, features, proposals, targets)
+        instances, losses = super().forward(images, features, proposals)
+        return [with_actions(x, self.valid, self.region_classes) for x in instances], losses

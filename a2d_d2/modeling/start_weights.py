@@ -26,6 +26,8 @@ ROWS_PER_CLASS = {
     "roi_heads.box_predictor.bbox_pred": 4,
     "roi_heads.mask_head.predictor": 1,
 }
+# Layers that are of use only with the layers before them.
+BOX_HEAD, BOX_PREDICTOR = "roi_heads.box_head.", "roi_heads.box_predictor."
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class LoadedWeights:
 
 
 def load_start_weights(model: nn.Module, cfg: CfgNode) -> dict[str, LoadedWeights]:
-    """Loads the start weights of an ActorActionRCNN and logs a summary.
+    """Loads the start weights of an ActorActionRCNN, or a GeneralizedRCNN, and logs a summary.
 
     The keys hold paths or addresses (``detectron2://``, ``https://``); an empty one loads nothing.
     ``MODEL.WEIGHTS`` is a Mask R-CNN or an ImageNet ResNet of Detectron2's model zoo, for the
@@ -55,8 +57,9 @@ def load_start_weights(model: nn.Module, cfg: CfgNode) -> dict[str, LoadedWeight
     ``MODEL.WEIGHTS`` had one.
 
     With ``MODEL.ACTORS_FROM_COCO`` the class rows of a COCO model start the actors for which the
-    label space names a COCO class. Other weights that depend on the classes keep their start
-    values.
+    label space names a COCO class, or all pairs of these actors. Other weights that depend on the
+    classes keep their start values, and so do the box head and all that follows it when it is fed
+    other features than in the file (CartesianROIHeads).
 
     Returns:
         What was loaded: "appearance" (all but the flow backbone) and "flow" (where there is one).
@@ -68,14 +71,15 @@ def load_start_weights(model: nn.Module, cfg: CfgNode) -> dict[str, LoadedWeight
     if cfg.MODEL.WEIGHTS:
         rows = {}
         if cfg.MODEL.ACTORS_FROM_COCO:
-            rows = coco_rows(LabelSpace.load(cfg.DATASETS.LABEL_SPACE))
+            rows = coco_rows(LabelSpace.load(cfg.DATASETS.LABEL_SPACE), cfg.MODEL.CLASSES)
         loaded |= _load(model, "MODEL.WEIGHTS", cfg.MODEL.WEIGHTS, rows)
     flow_source = cfg.MODEL.WEIGHTS
-    if model.flow_backbone is not None and not any(name.startswith(FLOW_PREFIX) for name in loaded):
+    flow_backbone = getattr(model, "flow_backbone", None)
+    if flow_backbone is not None and not any(name.startswith(FLOW_PREFIX) for name in loaded):
         flow_source = cfg.MODEL.FLOW.WEIGHTS
         if flow_source:
             prefix = FLOW_PREFIX + "bottom_up."
-            names = _load(model.flow_backbone.bottom_up, "MODEL.FLOW.WEIGHTS", flow_source)
+            names = _load(flow_backbone.bottom_up, "MODEL.FLOW.WEIGHTS", flow_source)
             loaded |= {prefix + name for name in names}
 
     streams = {"appearance": [], "flow": []}
@@ -118,22 +122,33 @@ def load_trained_weights(model: nn.Module, cfg: CfgNode, *, resume: bool = False
         )
 
 
-def coco_rows(label_space: LabelSpace) -> dict[int, int]:
-    """Index of an actor to that of the COCO class which the label space names for it.
+def coco_rows(label_space: LabelSpace, classes: str = "actors") -> dict[int, int]:
+    """Index of an actor, or of a pair, to that of the COCO class named for the actor.
+
+    Args:
+        label_space: names the COCO classes.
+        classes: whether indices are of "actors" or of the valid "pairs".
 
     Raises:
         ValueError: COCO has no class of that name.
     """
-    classes = MetadataCatalog.get("coco_2017_val").thing_classes
+    coco = MetadataCatalog.get("coco_2017_val").thing_classes
     for actor, name in label_space.coco_names.items():
-        if name not in classes:
+        if name not in coco:
             raise ValueError(
                 f"label space {label_space.name}: coco.{actor} is {name!r}, which is not one of "
-                f"COCO's classes: {', '.join(classes)}"
+                f"COCO's classes: {', '.join(coco)}"
             )
-    return {
-        label_space.actor_index(actor): classes.index(name)
+    rows = {
+        label_space.actor_index(actor): coco.index(name)
         for actor, name in label_space.coco_names.items()
+    }
+    if classes == "actors":
+        return rows
+    return {
+        pair: rows[actor]
+        for pair, (actor, _) in enumerate(label_space.valid_pairs)
+        if actor in rows
     }
 
 
@@ -152,7 +167,8 @@ class _Reader(DetectionCheckpointer):
             self.model = nn.ModuleDict({name: getattr(self.model, name) for name in parts})
         self._convert_ndarray_to_tensor(checkpoint["model"])
         own = self.model.state_dict()
-        start_actors(checkpoint["model"], own, self.rows)
+        start_classes(checkpoint["model"], own, self.rows)
+        drop_unfed_layers(checkpoint["model"], own)
         incompatible = super()._load_model(checkpoint)
         wrong_shape = [name for name, _, _ in incompatible.incorrect_shapes]
         loaded = set(own).difference(incompatible.missing_keys, wrong_shape)
@@ -168,13 +184,26 @@ class _Reader(DetectionCheckpointer):
         """Says nothing: the summary of each stream lists what was left, once."""
 
 
-def start_actors(weights: dict[str, Tensor], own: dict[str, Tensor], rows: dict[int, int]) -> None:
-    """Replaces the class-dependent tensors of a COCO model by ones for the actors.
+def drop_unfed_layers(weights: dict[str, Tensor], own: dict[str, Tensor]) -> None:
+    """Drops the box head of a checkpoint, and its predictor, if one of its layers does not fit.
+
+    Args:
+        weights: of a checkpoint, by name; changed in place.
+        own: start values of the model, by name.
+    """
+    head = [name for name in weights if name.startswith(BOX_HEAD)]
+    if any(name in own and own[name].shape != weights[name].shape for name in head):
+        for name in [x for x in weights if x.startswith((BOX_HEAD, BOX_PREDICTOR))]:
+            del weights[name]
+
+
+def start_classes(weights: dict[str, Tensor], own: dict[str, Tensor], rows: dict[int, int]) -> None:
+    """Replaces the class-dependent tensors of a COCO model by ones for the model's classes.
 
     Args:
         weights: of a checkpoint, by name; changed in place when they are for COCO's 80 classes.
-        own: start values of the model, by name; actors without a row keep theirs.
-        rows: actor to COCO class, as :func:`coco_rows` gives; empty changes nothing.
+        own: start values of the model, by name; classes without a row keep theirs.
+        rows: class to COCO class, as :func:`coco_rows` gives; empty changes nothing.
     """
     num_coco = len(MetadataCatalog.get("coco_2017_val").thing_classes)
     for layer, step in ROWS_PER_CLASS.items():
@@ -187,8 +216,8 @@ def start_actors(weights: dict[str, Tensor], own: dict[str, Tensor], rows: dict[
                 continue
             if background not in (0, 1):
                 continue
-            for actor, row in rows.items():
-                ours[actor * step : (actor + 1) * step] = theirs[row * step : (row + 1) * step]
+            for index, row in rows.items():
+                ours[index * step : (index + 1) * step] = theirs[row * step : (row + 1) * step]
             if background:
                 ours[-1] = theirs[-1]
             weights[name] = ours

@@ -10,6 +10,8 @@ from detectron2.layers import ShapeSpec
 from detectron2.utils.registry import Registry
 from torch import Tensor, nn
 
+from a2d_d2.modeling.system import takes_clips
+
 TEMPORAL_REGISTRY = Registry("TEMPORAL")
 TEMPORAL_REGISTRY.__doc__ = """
 Registry of temporal modules, one instance a stream, called as ``obj(cfg, input_shape)`` where
@@ -24,9 +26,10 @@ the ``forward`` that :class:`TemporalConv` documents.
 def temporal_radius(cfg: CfgNode) -> int:
     """How many steps of the clip's stride the model looks to each side of a key frame.
 
-    0 without a temporal module, and when the actor branch is trained alone.
+    0 without a temporal module, when the actor branch is trained alone, and for a detector that
+    takes single frames.
     """
-    if not cfg.MODEL.TEMPORAL.ENABLED or cfg.MODEL.TRAIN_BRANCH == "actor":
+    if not cfg.MODEL.TEMPORAL.ENABLED or cfg.MODEL.TRAIN_BRANCH == "actor" or not takes_clips(cfg):
         return 0
     return TEMPORAL_REGISTRY.get(cfg.MODEL.TEMPORAL.NAME).config_radius(cfg)
 

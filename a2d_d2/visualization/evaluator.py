@@ -59,8 +59,11 @@ class QualitativeFrames(DatasetEvaluator):
 
     def _draw(self, clip: dict, prediction) -> None:
         size = (clip["width"], clip["height"])
-        (key,) = clip["key_positions"]
-        frame = cv2.resize(clip["image"][key].permute(1, 2, 0).numpy(), size)
+        image = clip["image"]
+        if "key_positions" in clip:  # a clip; else a single frame
+            (key,) = clip["key_positions"]
+            image = image[key]
+        frame = cv2.resize(image.permute(1, 2, 0).numpy(), size)
         flow = None
         if "flow" in clip:
             flow = resize_flow(clip["flow"][key, :2].permute(1, 2, 0).numpy(), size)

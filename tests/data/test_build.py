@@ -78,7 +78,7 @@ def test_aspect_ratios_are_not_mixed(make_cfg, monkeypatch):
     cfg = make_cfg("SOLVER.IMS_PER_BATCH", 3)
     records = DatasetCatalog.get("a2d_train")
     wide = {r["image_id"] for r in records[::2]}
-    monkeypatch.setattr("a2d_d2.data.build.ClipDatasetMapper", lambda cfg, is_train: _shape_of)
+    monkeypatch.setattr("a2d_d2.data.build.build_mapper", lambda cfg, is_train: _shape_of)
     monkeypatch.setattr("a2d_d2.data.build.train_records", lambda cfg: _turned(records, wide))
     loader = iter(build_train_loader(cfg))
     kinds = set()
