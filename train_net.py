@@ -15,6 +15,7 @@ from detectron2.utils.logger import setup_logger
 
 from a2d_d2.config import setup_cfg
 from a2d_d2.engine.launch import launch_main
+from a2d_d2.engine.stages import train_stages
 from a2d_d2.engine.trainer import ActorActionTrainer
 from a2d_d2.modeling.start_weights import load_trained_weights
 from a2d_d2.utils.cli import run_tool
@@ -30,9 +31,7 @@ def main(args: argparse.Namespace) -> None:
         load_trained_weights(model, cfg, resume=args.resume)
         ActorActionTrainer.test(cfg, model)
         return
-    trainer = ActorActionTrainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
-    trainer.train()
+    train_stages(cfg, resume=args.resume)
 
 
 if __name__ == "__main__":

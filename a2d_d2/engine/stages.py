@@ -1,0 +1,75 @@
+"""The stages of a training: one, or two where both branches are trained apart (section 4.3)."""
+
+import logging
+import os
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+from detectron2.utils import comm
+
+from a2d_d2.engine.trainer import ActorActionTrainer
+
+# Folder of the first stage in OUTPUT_DIR, and Detectron2's names of what a training leaves.
+ACTOR_STAGE = "actor_stage"
+LAST_CHECKPOINT = "last_checkpoint"
+FINAL_MODEL = "model_final"
+
+
+def training_stages(cfg: CfgNode) -> list[CfgNode]:
+    """The configurations to train one after the other, for SOLVER.MAX_ITER steps each.
+
+    ``MODEL.TRAIN_BRANCH separate`` gives two: the actor branch to its end in
+    ``OUTPUT_DIR/actor_stage``, then in ``OUTPUT_DIR`` the action branch on that actor branch,
+    frozen. The first is evaluated only if ``TEST.EVAL_PERIOD`` asks for it. Everything else is one
+    stage, as it stands.
+    """
+    if cfg.MODEL.TRAIN_BRANCH != "separate":
+        return [cfg]
+    folder = os.path.join(cfg.OUTPUT_DIR, ACTOR_STAGE)
+    actor, action = cfg.clone(), cfg.clone()
+    actor.merge_from_list(
+        ["MODEL.TRAIN_BRANCH", "actor", "OUTPUT_DIR", folder, "TEST.BEST_METRIC", ""]
+    )
+    if cfg.TEST.EVAL_PERIOD == 0:
+        actor.merge_from_list(["DATASETS.TEST", ()])
+    weights = os.path.join(folder, f"{FINAL_MODEL}.pth")
+    action.merge_from_list(["MODEL.TRAIN_BRANCH", "action", "MODEL.WEIGHTS", weights])
+    return [actor, action]
+
+
+def train_stages(cfg: CfgNode, *, resume: bool) -> None:
+    """Trains every stage of ``cfg``.
+
+    Args:
+        resume: go on in the last stage that has a checkpoint; those before it are finished.
+            Otherwise begin anew, whatever OUTPUT_DIR holds.
+    """
+    stages = training_stages(cfg)
+    for name in cfg.DATASETS.TEST if len(stages) > 1 else ():
+        DatasetCatalog.get(name)  # a fault shows now, not after the first stage
+    tags = [os.path.join(stage.OUTPUT_DIR, LAST_CHECKPOINT) for stage in stages]
+    if resume:
+        begun = [i for i, tag in enumerate(tags) if os.path.exists(tag)]
+        stages = stages[max(begun, default=0) :]
+    elif len(stages) > 1 and comm.is_main_process():
+        for tag in tags:  # of an older run: a resumed one must not go on there
+            if os.path.exists(tag):
+                os.remove(tag)
+    for number, stage in enumerate(stages, start=1):
+        if len(stages) > 1:
+            logging.getLogger(__name__).info(
+                f"Stage {number} of {len(stages)}: MODEL.TRAIN_BRANCH {stage.MODEL.TRAIN_BRANCH} "
+                f"in {stage.OUTPUT_DIR}"
+            )
+        _train(stage, resume=resume, is_last=number == len(stages))
+        comm.synchronize()  # the next stage reads what the main process wrote
+
+
+def _train(cfg: CfgNode, *, resume: bool, is_last: bool) -> None:
+    trainer = ActorActionTrainer(cfg)
+    trainer.resume_or_load(resume=resume)
+    if is_last or trainer.start_iter < trainer.max_iter:
+        trainer.train()
+    elif os.path.basename(trainer.checkpointer.get_checkpoint_file()) != f"{FINAL_MODEL}.pth":
+        # Stopped after its last step, before its final model was whole.
+        trainer.checkpointer.save(FINAL_MODEL, iteration=trainer.start_iter - 1)
