@@ -111,3 +111,69 @@ def test_layers_are_configurable(small_cfg, num_conv, num_fc):
     expected = list(zip(sizes[1:], sizes[:-1], strict=True))
     sizes = [sizes[-1] * 49] + [6] * num_fc + [9]
     assert shapes == expected + list(zip(sizes[1:], sizes[:-1], strict=True))
+
+
+# ---------------------------------------------------------------- the hierarchical label space
+
+HIERARCHICAL = ("MODEL.ROI_ACTION_HEAD.NAME", "HierarchicalActionHead")
+
+
+def pair_rows(actor):
+    """Outputs of the classifier of an actor: places of its pairs among all valid pairs."""
+    return [i for i, pair in enumerate(LabelSpace.a2d().valid_pairs) if pair[0] == actor]
+
+
+def test_hierarchical_loss_by_hand(small_cfg):
+    head = make_head(small_cfg(*HIERARCHICAL))
+    assert head.predictor.out_features == 43
+    x = torch.randn(3, 3, 7, 7)
+    instances = [regions([DOG, ADULT], [1, 6]), empty(), regions([BALL], [3])]
+    with EventStorage() as storage:
+        loss = head(x, instances)["loss_action"]
+        accuracy = storage.latest()["action_head/accuracy"][0]
+    outputs = head.predictor(head.layers(x).flatten(1))
+    expected, correct = 0, 0
+    # Crawling is the first of dog's actions, running the sixth of adult's, flying ball's first.
+    for row, actor, place in zip(outputs, (DOG, ADULT, BALL), (0, 5, 0), strict=True):
+        own = row[pair_rows(actor)]
+        expected -= torch.log(own[place].exp() / own.exp().sum()) / 3
+        correct += own.argmax().item() == place
+    torch.testing.assert_close(loss, expected)
+    assert accuracy == pytest.approx(correct / 3)
+
+
+def test_hierarchical_scores_are_of_the_predicted_actors_classifier(small_cfg):
+    head = make_head(small_cfg(*HIERARCHICAL)).eval()
+    x = torch.randn(2, 3, 7, 7)
+    found = Instances((64, 64), pred_classes=torch.tensor([BALL, DOG]))
+    none = Instances((64, 64), pred_classes=torch.zeros(0, dtype=torch.int64))
+    with torch.no_grad():
+        head(x, [none, found])
+        outputs = head.predictor(head.layers(x).flatten(1))
+    for row, actor, scores in zip(outputs, (BALL, DOG), found.action_scores, strict=True):
+        own = row[pair_rows(actor)].softmax(dim=0)
+        valid = torch.tensor(LabelSpace.a2d().valid[actor])
+        torch.testing.assert_close(scores[valid], own)
+        assert not scores[~valid].any()
+    assert torch.equal(found.pred_actions, found.action_scores.argmax(dim=1))
+    assert none.action_scores.shape == (0, 9)
+
+
+def test_only_the_classifiers_of_counted_actors_learn(small_cfg):
+    head = make_head(small_cfg(*HIERARCHICAL, "MODEL.ROI_ACTION_HEAD.EXCLUDED_ACTORS", ["dog"]))
+    with EventStorage():
+        loss = head(torch.randn(2, 3, 7, 7), [regions([DOG, BALL], [6, 3])])["loss_action"]
+    loss.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in head.parameters())
+    learns = head.predictor.weight.grad.abs().sum(dim=1) > 0
+    assert learns.nonzero().flatten().tolist() == pair_rows(BALL)
+
+
+@pytest.mark.parametrize("instances", [[regions([DOG], [1])], [empty()]])
+def test_hierarchical_with_nothing_to_count(small_cfg, instances):
+    head = make_head(small_cfg(*HIERARCHICAL, "MODEL.ROI_ACTION_HEAD.EXCLUDED_ACTORS", ["dog"]))
+    with EventStorage():
+        loss = head(torch.randn(len(instances[0]), 3, 7, 7), instances)["loss_action"]
+    loss.backward()
+    assert loss == 0
+    assert all((parameter.grad == 0).all() for parameter in head.parameters())

@@ -9,7 +9,11 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_backbone, build_model
 
 from a2d_d2.label_space import LabelSpace
-from a2d_d2.modeling.start_weights import coco_rows, load_start_weights
+from a2d_d2.modeling.start_weights import (
+    coco_rows,
+    load_start_weights,
+    load_trained_weights,
+)
 
 COCO = MetadataCatalog.get("coco_2017_val").thing_classes
 ACTION_BRANCH = ("temporal.", "roi_heads.action_head.")
@@ -243,3 +247,73 @@ def test_unknown_coco_class_is_named():
     labels = {"actors": ["robot"], "actions": ["none"], "coco": {"robot": "android"}}
     with pytest.raises(ValueError, match="coco.robot is 'android'"):
         coco_rows(LabelSpace.from_dict(labels))
+
+
+STOCK = ["MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "MODEL.ROI_HEADS.NAME", "CanonicalROIHeads"]
+PAIRS = ["MODEL.CLASSES", "pairs", "MODEL.ROI_HEADS.NUM_CLASSES", 43]
+
+
+def test_coco_rows_start_the_pairs_of_a_stock_model(small_cfg, coco_weights, tmp_path):
+    path, weights = coco_weights
+    cfg = small_cfg(*BOTTLENECK, *STOCK, *PAIRS, "MODEL.WEIGHTS", path)
+    model = build_model(cfg)
+    result = load_start_weights(model, cfg)
+    assert set(result) == {"appearance"}
+    assert not result["appearance"].left and result["appearance"].loaded == len(weights)
+    names = dict(zip(LabelSpace.a2d().actors, ["person"] * 2 + ["sports ball"], strict=False))
+    box, mask, ours = "roi_heads.box_predictor.", "roi_heads.mask_head.predictor.", {}
+    ours = model.state_dict()
+    for pair, (actor, _) in enumerate(LabelSpace.a2d().valid_pairs):
+        actor = LabelSpace.a2d().actors[actor]
+        row = COCO.index(names.get(actor, actor))
+        for kind in ("weight", "bias"):
+            score, delta = f"{box}cls_score.{kind}", f"{box}bbox_pred.{kind}"
+            assert torch.equal(ours[score][pair], weights[score][row])
+            expected = weights[delta][4 * row : 4 * row + 4]
+            assert torch.equal(ours[delta][4 * pair : 4 * pair + 4], expected)
+            assert torch.equal(ours[mask + kind][pair], weights[mask + kind][row])
+    assert torch.equal(ours[f"{box}cls_score.bias"][43], weights[f"{box}cls_score.bias"][80])
+
+    # What it has learned is loaded whole, and a model with other classes refuses it.
+    DetectionCheckpointer(model, str(tmp_path)).save("model_final")
+    trained = ["MODEL.WEIGHTS", str(tmp_path / "model_final.pth")]
+    cfg = small_cfg(*BOTTLENECK, *STOCK, *PAIRS, *trained)
+    again = build_model(cfg)
+    load_trained_weights(again, cfg)
+    for name, x in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], x), name
+    cfg = small_cfg(*BOTTLENECK, *STOCK, *trained)
+    with pytest.raises(ValueError, match=r"lacks 6 tensors of the model, roi_heads"):
+        load_trained_weights(build_model(cfg), cfg)
+
+
+def test_heads_on_fused_features_leave_the_box_head_of_coco(small_cfg, coco_weights):
+    path, weights = coco_weights
+    cfg = small_cfg(
+        *(*BOTTLENECK, *PAIRS, "MODEL.WEIGHTS", path, "MODEL.MASK_ON", False),
+        *("MODEL.ROI_HEADS.NAME", "CartesianROIHeads"),
+    )
+    model = build_model(cfg)
+    before = {name: x.clone() for name, x in model.roi_heads.state_dict().items()}
+    left = load_start_weights(model, cfg)["appearance"].left
+    assert set(left) == {f"roi_heads.{name}" for name in before} | {
+        name for name in model.state_dict() if name.startswith("temporal.")
+    }
+    assert all(torch.equal(model.roi_heads.state_dict()[name], x) for name, x in before.items())
+    assert torch.equal(model.backbone.fpn_output2.weight, weights["backbone.fpn_output2.weight"])
+    rpn = "proposal_generator.rpn_head.conv.weight"
+    assert torch.equal(model.state_dict()[rpn], weights[rpn])
+
+
+def test_pairs_of_an_actor_without_a_coco_class_have_no_row():
+    labels = LabelSpace.from_dict(
+        {
+            "actors": ["robot", "dog"],
+            "actions": ["walk", "none"],
+            "valid": {"robot": ["none"]},
+            "coco": {"dog": "dog"},
+        }
+    )
+    dog = COCO.index("dog")
+    assert coco_rows(labels) == {1: dog}
+    assert coco_rows(labels, "pairs") == {1: dog, 2: dog}
