@@ -53,6 +53,21 @@ def test_batches_of_clips(make_cfg):
     assert all(len(clip["instances"]) == len(clip["key_positions"]) for clip in batch)
 
 
+def test_batches_of_single_frames(make_cfg):
+    cfg = make_cfg(
+        *("MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "MODEL.CLASSES", "pairs"),
+        *("MODEL.ROI_HEADS.NAME", "CanonicalROIHeads"),
+    )
+    records = train_records(cfg)
+    assert len(records) == len(DatasetCatalog.get("a2d_train"))
+    assert not any("window_annotations" in record for record in records)
+    batch = next(iter(build_train_loader(cfg)))
+    assert [frame["image"].shape for frame in batch] == [(3, 64, 80)] * 2
+    frames = [frame for one in build_test_loader(cfg, "a2d_test") for frame in one]
+    names = [record["image_id"] for record in DatasetCatalog.get("a2d_test")]
+    assert [frame["image_id"] for frame in frames] == names
+
+
 def test_loader_processes(make_cfg):
     cfg = make_cfg("DATALOADER.NUM_WORKERS", 1)
     for loader in (build_train_loader(cfg), build_test_loader(cfg, "a2d_test")):

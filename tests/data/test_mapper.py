@@ -17,7 +17,7 @@ from a2d_d2.data import clip_cache, mapper
 from a2d_d2.data.build import with_window_annotations
 from a2d_d2.data.clip_cache import prepare_clips
 from a2d_d2.data.flow import compute_flow
-from a2d_d2.data.mapper import ClipDatasetMapper
+from a2d_d2.data.mapper import ClipDatasetMapper, FrameDatasetMapper, build_mapper
 from a2d_d2.data.release import load_release
 from a2d_d2.data.video import VideoError, read_frames
 from a2d_d2.label_space import LabelSpace
@@ -50,6 +50,19 @@ def make_mapper(*options, is_train=True):
     add_a2d_config(cfg)
     cfg.merge_from_list([*AS_IT_IS, *options])
     return ClipDatasetMapper(cfg, is_train=is_train)
+
+
+STOCK = ["MODEL.META_ARCHITECTURE", "GeneralizedRCNN"]
+PAIRS = ["MODEL.CLASSES", "pairs", "MODEL.ROI_HEADS.NUM_CLASSES", 43]
+
+
+def make_frame_mapper(*options, is_train=True):
+    cfg = get_cfg()
+    add_a2d_config(cfg)
+    cfg.merge_from_list([*AS_IT_IS, *STOCK, *options])
+    made = build_mapper(cfg, is_train)
+    assert isinstance(made, FrameDatasetMapper)
+    return made
 
 
 def pixels(tensor):
@@ -177,6 +190,58 @@ def test_frame_without_instances(record):
 def test_without_masks(record):
     (truth,) = make_mapper("MODEL.MASK_ON", False)(record)["instances"]
     assert not truth.has("gt_masks") and len(truth) == len(record["annotations"])
+
+
+# ---------------------------------------------------------------- single frames
+
+
+def test_single_frame_of_pairs(records, record, decoded):
+    full = with_window_annotations(records, 5, 1)[records.index(record)]
+    assert full["window_annotations"]  # would be key frames of a clip
+    before = copy.deepcopy(full)
+    frame = make_frame_mapper(*PAIRS)(full)
+    assert full == before
+    assert decoded == [{record["frame_index"]}]
+    clip = make_mapper()(record)
+    assert set(frame) == set(clip) - {"flow", "frame_indices", "key_positions", "neighbours"}
+    assert frame["image"].dtype == torch.uint8
+    assert torch.equal(frame["image"], clip["image"][1])
+    truth, expected = frame["instances"], clip["instances"][0]
+    pairs = LabelSpace.a2d().valid_pairs
+    assert truth.gt_classes.tolist() == [
+        pairs.index((x["category_id"], x["action_id"])) for x in record["annotations"]
+    ]
+    assert set(truth.get_fields()) == {"gt_boxes", "gt_classes", "gt_masks"}
+    assert torch.equal(truth.gt_boxes.tensor, expected.gt_boxes.tensor)
+    assert torch.equal(truth.gt_masks.tensor, expected.gt_masks.tensor)
+
+
+def test_single_frame_of_actors(record):
+    truth = make_frame_mapper("MODEL.MASK_ON", False)(record)["instances"]
+    assert truth.gt_classes.tolist() == [x["category_id"] for x in record["annotations"]]
+    assert set(truth.get_fields()) == {"gt_boxes", "gt_classes"}
+
+
+def test_single_frame_without_instances(record):
+    truth = make_frame_mapper(*PAIRS)(record | {"annotations": []})["instances"]
+    assert len(truth) == 0 and truth.gt_classes.dtype == torch.int64
+    assert truth.gt_masks.tensor.shape == (0, 64, 80)
+
+
+def test_single_frame_for_testing(record):
+    frame = make_frame_mapper(*PAIRS, is_train=False)(record)
+    assert frame["image"].shape == (3, 64, 80) and "instances" not in frame
+    assert (frame["height"], frame["width"]) == (64, 80)
+
+
+def test_single_frames_from_a_cache_without_flow(tiny_release, record, tmp_path, decoded):
+    prepare_clips(tiny_release, tmp_path, length=1, lossless=True, workers=1, progress=False)
+    expected = make_frame_mapper()(record)
+    for archive in tmp_path.glob("flow-*/*"):
+        archive.unlink()
+    decoded.clear()
+    frame = make_frame_mapper("INPUT.CLIP.CACHE", str(tmp_path))(record)
+    assert decoded == [] and torch.equal(frame["image"], expected["image"])
 
 
 # ---------------------------------------------------------------- what is read

@@ -5,11 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from detectron2.evaluation import DatasetEvaluators, print_csv_format
 from detectron2.evaluation.testing import flatten_results_dict
 
 from a2d_d2.data.registration import register_release
-from a2d_d2.evaluation.evaluators import ActorActionEvaluator
+from a2d_d2.evaluation.evaluators import ActorActionEvaluator, DetectorEvaluators
 from a2d_d2.evaluation.score_files import evaluate_files
 
 SCRIPT = Path(__file__).parent / "evaluate_in_processes.py"
@@ -90,3 +91,24 @@ def test_a_model_without_masks_is_scored_on_its_boxes(case, script, alone, tmp_p
         output["instances"].remove("pred_masks")
         evaluator.process([clip], [output])
     assert evaluator.evaluate()["detection"] == alone[1]["detection"]
+
+
+def test_a_detector_of_pairs_is_scored_as_actors_with_actions(case, script, tmp_path):
+    register_release("release_of_pairs", case.root, "test", case.space)
+    evaluator = ActorActionEvaluator("release_of_pairs", str(tmp_path))
+    evaluators = DetectorEvaluators([evaluator], case.space, "pairs")
+    expected = []
+    for clip, output in script["clips_and_outputs"](case.root, case.file):
+        instances = output["instances"]
+        pairs = torch.arange(len(instances)) % len(case.space.valid_pairs)
+        instances.pred_classes = pairs
+        instances.remove("action_scores")
+        evaluators.process([clip], [output])
+        for pair, score in zip(pairs.tolist(), instances.scores.tolist(), strict=True):
+            actor, action = case.space.valid_pairs[pair]
+            scores = [float(i == action) for i in range(case.space.num_actions)]
+            expected.append((case.space.actors[actor], pytest.approx(score), scores))
+    evaluators.evaluate()
+    entries = json.loads((tmp_path / "predictions.json").read_text())
+    assert [(e["actor"], e["score"], e["action_scores"]) for e in entries] == expected
+    assert len({actor for actor, _, _ in expected}) > 1
