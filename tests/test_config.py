@@ -9,7 +9,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 
 from a2d_d2 import config
-from a2d_d2.config import add_a2d_config, setup_cfg
+from a2d_d2.config import add_a2d_config, setup_cfg, system_options
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "configs").rglob("*.yaml"))
@@ -86,3 +86,46 @@ def test_a_wrong_key_in_a_file_names_the_file(tmp_path):
 def test_a_missing_config_file_is_named():
     with pytest.raises((ValueError, OSError), match="nowhere.yaml"):
         setup_cfg("nowhere.yaml")
+
+
+# ---------------------------------------------------------------- a system over another base
+
+
+def test_system_options_by_hand(tmp_path):
+    path = tmp_path / "system.yaml"
+    path.write_text(
+        "_BASE_: somewhere/else.yaml\n"
+        "MODEL:\n  FLOW:\n    ENABLED: false\n  TRAIN_BRANCH: separate\n  WEIGHTS: ''\n"
+        "  ROI_ACTION_HEAD:\n    EXCLUDED_ACTORS: [cat, dog]\n"
+        "SOLVER:\n  BASE_LR: 1e-3\n  STEPS: [10, 20]\nSEED: 3\n"
+    )
+    options = system_options(path)
+    assert options == [
+        *("MODEL.FLOW.ENABLED", "False", "MODEL.TRAIN_BRANCH", "separate", "MODEL.WEIGHTS", ""),
+        *("MODEL.ROI_ACTION_HEAD.EXCLUDED_ACTORS", "['cat', 'dog']"),
+        *("SOLVER.BASE_LR", "1e-3", "SOLVER.STEPS", "[10, 20]", "SEED", "3"),
+    ]
+    cfg = setup_cfg(opts=options)
+    assert cfg.MODEL.FLOW.ENABLED is False and cfg.MODEL.TRAIN_BRANCH == "separate"
+    assert cfg.MODEL.ROI_ACTION_HEAD.EXCLUDED_ACTORS == ["cat", "dog"]
+    assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.STEPS, cfg.SEED) == (0.001, (10, 20), 3)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_system_options_are_what_the_file_changes(name):
+    path = ROOT / name
+    base = re.search(r"^_BASE_: (.*)$", path.read_text(), flags=re.MULTILINE)
+    base = str(path.parent / base[1]) if base else ""
+    assert setup_cfg(base, system_options(path)) == setup_cfg(str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [(None, "cannot read"), ("MODEL: [", "bad"), ("- a\n", "holds no keys"), ("", "holds no keys")],
+)
+def test_a_file_that_is_no_system_is_named(tmp_path, text, words):
+    path = tmp_path / "system.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ValueError, match=rf"{words}.*system\.yaml|system\.yaml.*{words}"):
+        system_options(path)

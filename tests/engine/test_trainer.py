@@ -72,6 +72,21 @@ def test_two_processes_train_together(tiny_options, tmp_path):
     assert 0 <= scores["segmentation"]["actor"]["glo"] <= 100
 
 
+def test_two_processes_train_both_stages(tiny_options, tmp_path):
+    output = tmp_path / "output"
+    options = [*tiny_options, "MODEL.TRAIN_BRANCH", "separate", "SOLVER.MAX_ITER", 1]
+    _train_net("--num-gpus", 2, *options)
+    first, second = (
+        torch.load(path / "model_final.pth", weights_only=False)["model"]
+        for path in (output / "actor_stage", output)
+    )
+    assert 0 < len(first) < len(second)
+    assert all(second[name].equal(x) for name, x in first.items())
+    scores = json.loads((output / "inference" / "metrics.json").read_text())
+    _train_net("--eval-only", "--resume", *options, "TEST.NUM_PICTURES", 0)
+    assert json.loads((output / "inference" / "metrics.json").read_text()) == scores
+
+
 def test_torchrun_trains_too(tiny_options, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
     command += ["--standalone", "train_net.py", "--config-file"]
@@ -113,6 +128,7 @@ def test_the_best_score_survives_a_restart(tmp_path):
         (["DATASETS.LABEL_SPACE", "/nowhere.yaml"], ["/nowhere.yaml"]),
         (["--num-gpus", "2", "DATASETS.ROOT", "/nowhere"], ["/nowhere", "videoset.csv"]),
         (["--eval-only"], ["MODEL.WEIGHTS is empty"]),
+        (["MODEL.CLASSES", "pairs"], ["MODEL.CLASSES", "ActorActionROIHeads"]),
     ],
 )
 def test_a_users_mistake_is_one_line(tiny_options, options, words):
