@@ -8,6 +8,7 @@ import torch
 
 from a2d_d2.config import setup_cfg, system_options
 from a2d_d2.engine.stages import train_stages
+from a2d_d2.engine.trainer import ActorActionTrainer
 from a2d_d2.evaluation.predictions import read_predictions
 from a2d_d2.label_space import LabelSpace
 
@@ -63,3 +64,18 @@ def test_a_system_trains_and_is_evaluated(name, tiny_options, tmp_path):
         assert {mask is not None for mask in frame.segmentations} == {has_masks}
         assert (frame.action_scores[~LabelSpace.a2d().valid[frame.actors]] == 0).all()
         assert ((frame.action_scores > 0).sum(axis=1) == 1).all() == has_pairs
+
+
+def test_a_detector_of_actors_finds_all_valid_actions_equally_likely(tiny_options, tmp_path):
+    options = [*system_options(CONFIGS / "baselines" / "mask_rcnn.yaml"), *tiny_options]
+    options += ["MODEL.CLASSES", "actors", "SOLVER.MAX_ITER", "1"]
+    cfg = setup_cfg(SYNTHETIC, [*options, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0"])
+    train_stages(cfg, resume=False)
+    path = tmp_path / "output" / "inference" / "predictions.json"
+    valid = LabelSpace.a2d().valid
+    for frame in read_predictions(path, LabelSpace.a2d()).values():
+        expected = valid[frame.actors] / valid[frame.actors].sum(axis=1, keepdims=True)
+        assert frame.action_scores == pytest.approx(expected)
+    # The least of them, 1 of 8, must not fail the threshold of the label maps.
+    (evaluator, _) = ActorActionTrainer.build_evaluator(cfg, "a2d_test")._evaluators
+    assert evaluator.thresholds["action_threshold"] == 0
