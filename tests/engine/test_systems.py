@@ -60,6 +60,8 @@ def test_a_system_trains_and_is_evaluated(name, tiny_options, tmp_path):
     frames = read_predictions(output / "inference" / "predictions.json", LabelSpace.a2d())
     assert frames
     has_masks, has_pairs = cfg.MODEL.MASK_ON, cfg.MODEL.CLASSES == "pairs"
+    # The scores of label maps tell nothing of a detector without masks.
+    assert cfg.TEST.BEST_METRIC.split("/")[0] == ("segmentation" if has_masks else "detection")
     for frame in frames.values():
         assert {mask is not None for mask in frame.segmentations} == {has_masks}
         assert (frame.action_scores[~LabelSpace.a2d().valid[frame.actors]] == 0).all()
