@@ -11,18 +11,39 @@ from detectron2.data import (
     build_detection_train_loader,
     get_detection_dataset_dicts,
 )
+from detectron2.utils import comm
 from detectron2.utils.logger import log_first_n
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from a2d_d2.data.mapper import build_mapper
+from a2d_d2.data.stream import ResumableBatches, SeededDraws
 from a2d_d2.data.video import VideoError
 from a2d_d2.modeling.system import takes_clips
 
 
-def build_train_loader(cfg: CfgNode) -> Iterable[list[dict]]:
-    """An endless loader of batches from DATASETS.TRAIN, of what :func:`build_mapper` gives."""
-    clips = ReadableClips(train_records(cfg), build_mapper(cfg, is_train=True))
-    return build_detection_train_loader(cfg, mapper=_as_it_is, dataset=clips)
+def build_train_loader(cfg: CfgNode) -> DataLoader:
+    """An endless loader of batches from DATASETS.TRAIN, of what :func:`build_mapper` gives.
+
+    With a SEED its batches depend on the step alone; :func:`start_at` leaves the first ones out.
+    """
+    seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+    records = train_records(cfg)
+    clips = ReadableClips(records, build_mapper(cfg, is_train=True))
+    loader = build_detection_train_loader(
+        cfg,
+        mapper=_as_it_is,
+        dataset=SeededDraws(clips, seed),
+        aspect_ratio_grouping=False,  # done by the sampler, which can leave whole batches out
+    )
+    grouping = cfg.DATALOADER.ASPECT_RATIO_GROUPING
+    groups = [int(grouping and record["width"] > record["height"]) for record in records]
+    loader.dataset.sampler = ResumableBatches(loader.dataset.sampler, groups, loader.batch_size)
+    return loader
+
+
+def start_at(loader: DataLoader, step: int) -> None:
+    """Makes the next iteration of a loader of :func:`build_train_loader` begin at ``step``."""
+    loader.dataset.sampler.start = step
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> Iterable[list[dict]]:

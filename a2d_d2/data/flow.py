@@ -113,7 +113,8 @@ def resize_flow(flow: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def flow_to_input(flow: np.ndarray) -> np.ndarray:
     """(H, W, 2) flow to the network's (H, W, 3): x, y and magnitude, in pixels per frame."""
-    return np.dstack([flow, cv2.magnitude(flow[..., 0], flow[..., 1])])
+    # Not cv2.magnitude: its last bit depends on where the array lies in memory.
+    return np.dstack([flow, np.sqrt(flow[..., 0] ** 2 + flow[..., 1] ** 2)])
 
 
 # ---------------------------------------------------------------- files

@@ -1,7 +1,9 @@
 """Training: Detectron2's DefaultTrainer with this project's data, start weights and evaluation."""
 
 import contextlib
+import functools
 import json
+import math
 import os
 import time
 import weakref
@@ -16,9 +18,11 @@ from detectron2.engine import DefaultTrainer, SimpleTrainer, create_ddp_model, h
 from detectron2.engine.train_loop import TrainerBase
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
 from torch import nn
 
-from a2d_d2.data.build import build_test_loader, build_train_loader
+from a2d_d2.data.build import build_test_loader, build_train_loader, start_at
+from a2d_d2.data.stream import derived_seed
 from a2d_d2.engine.optimizer import build_optimizer
 from a2d_d2.evaluation.evaluators import ActorActionEvaluator, DetectorEvaluators
 from a2d_d2.modeling.start_weights import load_start_weights
@@ -27,6 +31,7 @@ from a2d_d2.segmenters.second_stage import SecondStage, SegmentingEvaluator
 from a2d_d2.utils.files import write_json
 from a2d_d2.visualization.evaluator import QualitativeFrames
 
+WRITER_PERIOD = 20  # steps between lines of metrics.json and of the log, Detectron2's default
 PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -39,6 +44,8 @@ class MixedPrecisionTrainer(SimpleTrainer):
     Args:
         precision: type of the forward pass; None is float32, float16 scales the loss too.
         max_grad_norm: largest norm of the gradient; 0 leaves it alone.
+        seed: makes what the model draws in a step (regions to train on) depend on the step alone,
+            as a resumed training needs it; None leaves the generators alone.
     """
 
     def __init__(
@@ -49,17 +56,21 @@ class MixedPrecisionTrainer(SimpleTrainer):
         *,
         precision: torch.dtype | None = None,
         max_grad_norm: float = 0.0,
+        seed: int | None = None,
     ):
         super().__init__(model, data_loader, optimizer)
         self.device_type = next(model.parameters()).device.type
         self.precision = precision
         self.max_grad_norm = max_grad_norm
+        self.seed = seed
         self.scaler = torch.amp.GradScaler(self.device_type, enabled=precision == torch.float16)
 
     def run_step(self) -> None:
         start = time.perf_counter()
         clips = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
+        if self.seed is not None:
+            seed_all_rng(derived_seed(self.seed, comm.get_rank(), self.iter))
         autocast = contextlib.nullcontext()
         if self.precision is not None:
             autocast = torch.autocast(self.device_type, self.precision)
@@ -123,6 +134,8 @@ class ActorActionTrainer(DefaultTrainer):
         # Does what DefaultTrainer does, with the step above for the AMP one that needs CUDA.
         TrainerBase.__init__(self)
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        if cfg.SEED >= 0:  # so that a later stage starts alike in whatever process
+            seed_all_rng(cfg.SEED + comm.get_rank())
         for name in cfg.DATASETS.TEST:
             # A fault shows now, not at the first evaluation.
             DatasetCatalog.get(name)
@@ -137,6 +150,7 @@ class ActorActionTrainer(DefaultTrainer):
             optimizer,
             precision=_precision(cfg),
             max_grad_norm=cfg.SOLVER.MAX_GRAD_NORM,
+            seed=cfg.SEED if cfg.SEED >= 0 else None,
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = DetectionCheckpointer(
@@ -148,9 +162,13 @@ class ActorActionTrainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Goes on from the last checkpoint of OUTPUT_DIR, or begins with the start weights."""
+        """Goes on from the last checkpoint of OUTPUT_DIR, or begins with the start weights.
+
+        With a SEED the steps that follow are those of a training that was never stopped.
+        """
         if resume and self.checkpointer.has_checkpoint():
             super().resume_or_load(resume=True)
+            start_at(self._trainer.data_loader, self.start_iter)
         else:
             model = self.model
             if isinstance(model, nn.parallel.DistributedDataParallel):
@@ -159,15 +177,30 @@ class ActorActionTrainer(DefaultTrainer):
 
     def build_hooks(self) -> list:
         made = super().build_hooks()
+        if comm.is_main_process():
+            # A checkpoint comes last in its step, and scores are written in theirs: a training that
+            # is resumed from it then lacks no evaluation.
+            period = math.gcd(WRITER_PERIOD, self.cfg.TEST.EVAL_PERIOD)
+            checkpointers = [h for h in made if isinstance(h, hooks.PeriodicCheckpointer)]
+            made = [h for h in made[:-1] if h not in checkpointers]
+            made += [hooks.PeriodicWriter(self.build_writers(), period), *checkpointers]
         if self.cfg.TEST.BEST_METRIC and comm.is_main_process():
-            # After EvalHook, which sets the score, and before the writer, which stands last.
+            # After EvalHook, which sets the score, and before writer and checkpointer.
             writer = BestModelWriter(self.model, self.cfg.OUTPUT_DIR)
             metric = self.cfg.TEST.BEST_METRIC
             if len(self.cfg.DATASETS.TEST) > 1:
                 metric = f"{self.cfg.DATASETS.TEST[0]}/{metric}"
             best = ResumableBestCheckpointer(self.cfg.TEST.EVAL_PERIOD, writer, metric)
-            made.insert(-1, best)
+            made.insert(-2, best)
         return made
+
+    def build_writers(self) -> list:
+        return self._event_writers
+
+    @functools.cached_property
+    def _event_writers(self) -> list:
+        """Made once: each opens a file."""
+        return super().build_writers()
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

@@ -61,6 +61,21 @@ def test_train_resume_and_evaluate(tiny_options, tmp_path):
     assert "appearance stream: " in done.stdout
 
 
+def test_a_training_that_was_stopped_ends_as_if_it_had_not_been(tiny_options, tmp_path):
+    """Stopped after 2 of 4 steps: same batches, augmentation, sampled regions, optimiser."""
+    options = ["DATASETS.TEST", "()", "TEST.BEST_METRIC", "", "SOLVER.CHECKPOINT_PERIOD", "1"]
+    options += ["SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR", "SOLVER.STEPS", "(3,)"]
+    whole, stopped = tmp_path / "output", tmp_path / "stopped"
+    _train_net(*tiny_options, *options)
+    _train_net(*tiny_options, *options, "OUTPUT_DIR", stopped, "SOLVER.MAX_ITER", 2)
+    _train_net("--resume", *tiny_options, *options, "OUTPUT_DIR", stopped)
+    first, second = (
+        torch.load(folder / "model_final.pth", weights_only=False)["model"]
+        for folder in (whole, stopped)
+    )
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
 def _optimizer_states(checkpoint):
     return checkpoint["trainer"]["_trainer"]["optimizer"]["state"].values()
 
