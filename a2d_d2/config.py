@@ -38,11 +38,14 @@ def add_a2d_config(cfg: CN) -> None:
 
 
 def _add_data_config(cfg: CN) -> None:
-    # Folder that holds videoset.csv, for the names a2d_train and a2d_test;
+    # Folder that holds videoset.csv, for the names a2d_train, a2d_val and a2d_test;
     # "" means $DETECTRON2_DATASETS/A2D/Release.
     cfg.DATASETS.ROOT = ""
     # YAML file of actors, actions and valid pairs; "" means A2D's own.
     cfg.DATASETS.LABEL_SPACE = ""
+    # K: every K-th training video, in the order of their ids, is left out of a2d_train and forms
+    # a2d_val, on which settings can be chosen; 0 holds none out (the paper).
+    cfg.DATASETS.HOLD_OUT = 0
 
     cfg.INPUT.CLIP = CN()
     # T: frames in the window around an annotated frame, and the step between them in frames.
@@ -135,8 +138,8 @@ def setup_cfg(config_file: str = "", opts: list[str] = ()) -> CN:
     """Builds the frozen configuration that training, tools and tests share.
 
     Defaults, then ``config_file`` (with its ``_BASE_``), then ``opts`` (KEY VALUE pairs). The class
-    counts are set from the label space, ``a2d_train`` and ``a2d_test`` registered under
-    ``DATASETS.ROOT``, and MODEL.DEVICE falls back to the CPU where there is no GPU.
+    counts are set from the label space, ``a2d_train``, ``a2d_val`` and ``a2d_test`` registered
+    under ``DATASETS.ROOT``, and MODEL.DEVICE falls back to the CPU where there is no GPU.
 
     Raises:
         ValueError: names the wrong key and the file or option that holds it, or the keys that do
@@ -158,8 +161,10 @@ def setup_cfg(config_file: str = "", opts: list[str] = ()) -> CN:
     label_space = LabelSpace.load(cfg.DATASETS.LABEL_SPACE)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = num_region_classes(label_space, cfg.MODEL.CLASSES)
     cfg.MODEL.ROI_ACTION_HEAD.NUM_CLASSES = label_space.num_actions
-    for split in ("train", "test"):
-        register_release(f"a2d_{split}", cfg.DATASETS.ROOT, split, label_space)
+    for split in ("train", "val", "test"):
+        register_release(
+            f"a2d_{split}", cfg.DATASETS.ROOT, split, label_space, cfg.DATASETS.HOLD_OUT
+        )
     if not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     cfg.freeze()

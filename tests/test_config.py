@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from detectron2.config import CfgNode, get_cfg
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 
 from a2d_d2 import config
@@ -86,6 +86,17 @@ def test_a_wrong_key_in_a_file_names_the_file(tmp_path):
 def test_a_missing_config_file_is_named():
     with pytest.raises((ValueError, OSError), match="nowhere.yaml"):
         setup_cfg("nowhere.yaml")
+
+
+def test_held_out_videos_are_a_data_set_of_their_own(tiny_release):
+    setup_cfg("", ["DATASETS.ROOT", str(tiny_release), "DATASETS.HOLD_OUT", "2"])
+    train, val = (
+        {record["video_id"] for record in DatasetCatalog.get(f"a2d_{split}")}
+        for split in ("train", "val")
+    )
+    assert (len(train), len(val)) == (2, 2)
+    assert not train & val
+    assert MetadataCatalog.get("a2d_val").split == "val"
 
 
 # ---------------------------------------------------------------- a system over another base

@@ -15,7 +15,7 @@ def default_root() -> Path:
 
 
 def register_release(
-    name: str, root: str | os.PathLike, split: str, label_space: LabelSpace
+    name: str, root: str | os.PathLike, split: str, label_space: LabelSpace, hold_out: int = 0
 ) -> None:
     """Registers a split of a release under ``name``; reads no file.
 
@@ -25,14 +25,15 @@ def register_release(
     Args:
         name: in Detectron2's catalogs, as in ``cfg.DATASETS.TRAIN``.
         root: folder that holds videoset.csv; "" means :func:`default_root`.
-        split: "train" or "test".
+        split: "train", "val" or "test".
         label_space: of the annotations.
+        hold_out: of :func:`a2d_d2.data.release.split_videos`.
     """
     root = str(root or default_root())
     if name in DatasetCatalog:
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
-    DatasetCatalog.register(name, lambda: load_release(root, split, label_space))
+    DatasetCatalog.register(name, lambda: load_release(root, split, label_space, hold_out=hold_out))
     MetadataCatalog.get(name).set(
         thing_classes=list(label_space.actors),
         action_classes=list(label_space.actions),

@@ -5,6 +5,7 @@ The files themselves are the affair of :mod:`a2d_d2.data.layout`, whose names th
 
 import logging
 import os
+from collections.abc import Iterable
 
 from detectron2.structures import BoxMode
 
@@ -32,13 +33,18 @@ __all__ = [
     "load_release",
     "read_annotation",
     "read_videoset",
+    "split_videos",
 ]
 
 logger = logging.getLogger(__name__)
 
 
 def load_release(
-    root: str | os.PathLike, split: str, label_space: LabelSpace, progress: bool = True
+    root: str | os.PathLike,
+    split: str,
+    label_space: LabelSpace,
+    progress: bool = True,
+    hold_out: int = 0,
 ) -> list[dict]:
     """The records of a split, sorted by video and frame.
 
@@ -49,18 +55,22 @@ def load_release(
     "segmentation" (compressed RLE) and "iscrowd".
 
     A video without annotations is a fault, and so is an annotation that cannot be read or has an
-    instance outside the valid pairs. The train split leaves faults out, with one warning.
+    instance outside the valid pairs. The train split leaves faults out, with one warning, and so
+    does the val split, which is made of training videos.
+
+    Args:
+        root: folder that holds videoset.csv.
+        split: "train", "val" or "test".
+        label_space: of the annotations.
+        progress: show a progress bar while annotations are read.
+        hold_out: of :func:`split_videos`.
 
     Raises:
         ReleaseError: the root holds no release, the split no video or no sound annotation, or the
             test split has a fault: an evaluation must not leave frames out.
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"split must be train or test, not {split!r}")
     all_videos = read_videoset(root)
-    videos = sorted(
-        (video for video in all_videos if video.split == split), key=lambda video: video.video_id
-    )
+    videos = split_videos(all_videos, split, hold_out)
     if not videos:
         raise ReleaseError(f"{root}/videoset.csv lists no {split} video", "videoset")
     # The index covers both splits, so that loading the second one finds it complete.
@@ -99,6 +109,35 @@ def load_release(
             f"whose boxes are used instead. {remedy}"
         )
     return records
+
+
+def split_videos(videos: Iterable[VideoInfo], split: str, hold_out: int = 0) -> list[VideoInfo]:
+    """The videos of a split, sorted by id.
+
+    Args:
+        videos: of a whole release.
+        split: "train" or "test" of the release, or "val", the training videos held out.
+        hold_out: K of DATASETS.HOLD_OUT: of the training videos, sorted by id, the first and every
+            K-th after it belong to "val" instead of "train"; 0 holds none out.
+
+    Raises:
+        ValueError: there is no such split, or K leaves "train" or "val" without a video.
+    """
+    if split not in ("train", "val", "test"):
+        raise ValueError(f"split must be train, val or test, not {split!r}")
+    if hold_out < 0 or hold_out == 1:
+        raise ValueError(f"DATASETS.HOLD_OUT is {hold_out}; it must be 0 or at least 2")
+    if split == "val" and not hold_out:
+        raise ValueError("DATASETS.HOLD_OUT is 0, so no training video is held out for a2d_val")
+    of_release = "test" if split == "test" else "train"
+    chosen = sorted(
+        (video for video in videos if video.split == of_release), key=lambda video: video.video_id
+    )
+    if split == "val":
+        return chosen[::hold_out]
+    if split == "train" and hold_out:
+        return [video for i, video in enumerate(chosen) if i % hold_out]
+    return chosen
 
 
 def _fault(entry: dict, label_space: LabelSpace) -> str | None:

@@ -9,7 +9,7 @@ import pytest
 from detectron2.structures import BoxMode
 from pycocotools import mask as mask_util
 
-from a2d_d2.data.release import ReleaseError, load_release
+from a2d_d2.data.release import ReleaseError, load_release, read_videoset, split_videos
 from a2d_d2.data.release_writer import write_annotation
 from a2d_d2.label_space import LabelSpace
 
@@ -170,10 +170,43 @@ def test_the_label_space_decides_what_is_valid(release):
 
 
 def test_mistakes_of_the_caller(tiny_release, tmp_path):
-    with pytest.raises(ValueError, match="split must be train or test, not 'val'"):
-        load_release(tiny_release, "val", A2D)
+    with pytest.raises(ValueError, match="split must be train, val or test, not 'dev'"):
+        load_release(tiny_release, "dev", A2D)
     with pytest.raises(ReleaseError, match="cannot read .*videoset.csv"):
         load_release(tmp_path, "train", A2D)
     (tmp_path / "videoset.csv").write_text("a,77,0,1,64,80,12,3,0\n")
     with pytest.raises(ReleaseError, match="lists no test video"):
         load_release(tmp_path, "test", A2D)
+
+
+# ---------------------------------------------------------------- held-out training videos
+
+
+def test_training_videos_are_held_out(tiny_release):
+    def videos(split, hold_out):
+        records = load_release(tiny_release, split, A2D, progress=False, hold_out=hold_out)
+        return sorted({record["video_id"] for record in records})
+
+    everything = videos("train", 0)
+    assert len(everything) == 4
+    for hold_out in (2, 3, 4, 20):
+        train, val = videos("train", hold_out), videos("val", hold_out)
+        assert val == everything[::hold_out]
+        assert not set(train) & set(val)
+        assert sorted(train + val) == everything
+        assert videos("test", hold_out) == videos("test", 0)
+
+
+def test_the_order_of_the_list_does_not_matter(tiny_release):
+    videos = read_videoset(tiny_release)
+    for split in ("train", "val", "test"):
+        assert split_videos(videos, split, 3) == split_videos(videos[::-1], split, 3)
+
+
+@pytest.mark.parametrize(
+    ("split", "hold_out", "words"),
+    [("val", 0, "is 0, so no"), ("train", 1, "at least 2"), ("val", -2, "at least 2")],
+)
+def test_hold_out_that_cannot_be(tiny_release, split, hold_out, words):
+    with pytest.raises(ValueError, match=f"DATASETS.HOLD_OUT is.*{words}|{words}"):
+        load_release(tiny_release, split, A2D, hold_out=hold_out)
