@@ -10,16 +10,13 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
+from a2d_d2.engine.child import StageBar, run_logged
 from a2d_d2.evaluation.tables import paper_tables
 from a2d_d2.utils.files import write_json
 from a2d_d2.utils.parallel import default_workers
 
 CONFIG = "configs/synthetic/R18_FPN.yaml"
-TRAINING_LINE = re.compile(r"eta: .* iter: (\d+) .*total_loss: ([\d.]+)")
 TRAINING_TIME = re.compile(r"Total training time: (?:(\d+) days?, )?(\d+):(\d+):(\d+)")
-EVALUATION_LINE = re.compile(r"Inference done (\d+)/(\d+)")
 
 
 @dataclass(frozen=True)
@@ -141,56 +138,16 @@ def _train(command: list[str], log: Path) -> int | None:
         Seconds that the training steps took, evaluation not counted; None if there was none.
     """
     seconds = None
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        open(log, "a", encoding="utf-8") as stream,
-        subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as process,
-        _StageBar() as bar,
-    ):
-        for line in process.stdout:
-            stream.write(line)
-            bar.read(line)
-            if match := TRAINING_TIME.search(line):
-                days, hours, minutes, rest = (int(n or 0) for n in match.groups())
-                seconds = ((days * 24 + hours) * 60 + minutes) * 60 + rest
-    if process.returncode:
-        raise ValueError(f"training failed (exit code {process.returncode}); see {log}")
+
+    def read(line: str) -> None:
+        nonlocal seconds
+        bar.read(line)
+        if match := TRAINING_TIME.search(line):
+            days, hours, minutes, rest = (int(n or 0) for n in match.groups())
+            seconds = ((days * 24 + hours) * 60 + minutes) * 60 + rest
+
+    with StageBar() as bar:
+        status = run_logged(command, log, read)
+    if status:
+        raise ValueError(f"training failed (exit code {status}); see {log}")
     return seconds
-
-
-class _StageBar:
-    """A progress bar for the training, then one for the evaluation, fed with lines of the log."""
-
-    def __init__(self):
-        self.bar = None
-        self.stage = ""
-        self.start = 0
-        self.total = None
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.bar is not None:
-            self.bar.close()
-
-    def read(self, line: str) -> None:
-        if match := re.search(r"Starting training from iteration (\d+)", line):
-            self.start = int(match[1])
-        elif match := re.search(r"MAX_ITER: (\d+)", re.sub(r"\x1b\[[\d;]*m", "", line)):
-            self.total = int(match[1])
-        elif match := TRAINING_LINE.search(line):
-            self._show("training", self.total, int(match[1]) + 1, "step", f"loss {match[2]}")
-        elif match := EVALUATION_LINE.search(line):
-            self._show("evaluating", int(match[2]), int(match[1]), "frame", "")
-
-    def _show(self, stage: str, total: int, done: int, unit: str, note: str) -> None:
-        if stage != self.stage:
-            self.__exit__()
-            initial = self.start if stage == "training" else 0
-            self.bar = tqdm(total=total, initial=initial, desc=stage, unit=unit)
-            self.stage = stage
-        self.bar.set_postfix_str(note, refresh=False)
-        self.bar.update(done - self.bar.n)

@@ -54,19 +54,3 @@ def test_a_folder_of_another_demo_is_refused(steps, tmp_path):
     with pytest.raises(ValueError, match="choose another folder"):
         run_demo(tmp_path / "demo", MINIATURE, seed=7)
     assert steps == before
-
-
-def test_progress_follows_the_log(capsys):
-    lines = [
-        "  MAX_ITER: 40",
-        "[01/01 00:00:00 d2.engine.train_loop]: Starting training from iteration 10",
-        "[01/01 00:00:01 d2.utils.events]:  eta: 0:00:01  iter: 19  total_loss: 4.25  loss_cls: 1",
-        "[01/01 00:00:02 d2.evaluation.evaluator]: Inference done 11/12. Dataloading: 0 s/iter",
-    ]
-    with demo._StageBar() as bar:
-        for line in lines[:3]:
-            bar.read(line)
-        assert (bar.bar.n, bar.bar.total, bar.bar.initial) == (20, 40, 10)
-        bar.read(lines[3])
-        assert (bar.stage, bar.bar.n, bar.bar.total) == ("evaluating", 11, 12)
-    assert "loss 4.25" in capsys.readouterr().err
