@@ -43,16 +43,33 @@ def rasterize_instances(
     """
     masks = predictions.segmentations
     check_sizes(masks, size)
-    possible = np.where(label_space.valid[predictions.actors], predictions.action_scores, -np.inf)
-    actions, best = possible.argmax(axis=1), possible.max(axis=1)
+    actions, best = best_actions(predictions, label_space)
     painted = (predictions.scores >= actor_threshold) & (best >= action_threshold)
-    order = np.argsort(predictions.scores, kind="stable")
     label_map = np.zeros(size, dtype=label_space.label_map_dtype)
-    for i in order[painted[order]]:
+    for i in painting_order(predictions.scores, painted):
         if masks[i] is not None:
             joint_id = label_space.joint_id(predictions.actors[i], actions[i])
             label_map[decode_mask(masks[i])] = joint_id
     return label_map
+
+
+def best_actions(
+    predictions: FramePredictions, label_space: LabelSpace
+) -> tuple[np.ndarray, np.ndarray]:
+    """The (N,) best valid action of each instance, and its (N,) action scores."""
+    possible = np.where(label_space.valid[predictions.actors], predictions.action_scores, -np.inf)
+    return possible.argmax(axis=1), possible.max(axis=1)
+
+
+def painting_order(scores: np.ndarray, painted: np.ndarray) -> np.ndarray:
+    """The indices of the instances that are ``painted`` (N,) bool, the topmost last.
+
+    Args:
+        scores: (N,) p(actor).
+        painted: (N,) bool.
+    """
+    order = np.argsort(scores, kind="stable")
+    return order[painted[order]]
 
 
 def check_sizes(masks: Sequence[dict | None], size: tuple[int, int]) -> None:
