@@ -39,6 +39,8 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: str | os.PathLike, value, indent: int | None = 2) -> None:
+def write_json(
+    path: str | os.PathLike, value, indent: int | None = 2, sort_keys: bool = False
+) -> None:
     """Writes ``value`` to ``path`` as JSON with a final newline, atomically."""
-    write_text(path, json.dumps(value, indent=indent) + "\n")
+    write_text(path, json.dumps(value, indent=indent, sort_keys=sort_keys) + "\n")

@@ -47,6 +47,17 @@ td.first, th.first { border-left: 1px solid var(--rule); }
 td.best { font-weight: 650; }
 td.middle, thead th.middle { text-align: center; }
 
+.wide { margin-bottom: 14px; overflow-x: auto; }
+.wide table { font-size: 14px; }
+.wide th, .wide td { white-space: nowrap; padding: 6px 8px; }
+.wide p { margin: 12px 0 0; font-size: 13px; }
+.wide td.source, .wide .published td, .wide .published th { color: var(--muted); }
+.wide td.source { text-align: left; font-size: 13px; }
+.wide .measured td { font-weight: 600; }
+.wide .measured td.source { font-weight: 400; }
+.picture { overflow-x: auto; background: #ffffff; }
+.picture img { display: block; width: 100%; min-width: 640px; height: auto; }
+
 .charts { display: grid; grid-template-columns: repeat(4, 1fr); gap: 14px; }
 .charts figure, .gallery figure { margin: 0; }
 .charts .card { padding: 14px 14px 8px; display: flex; flex-direction: column; }

@@ -11,7 +11,7 @@ import cv2
 from a2d_d2.label_space import LabelSpace
 from a2d_d2.visualization.charts import line_chart
 from a2d_d2.visualization.flow import flow_wheel
-from a2d_d2.visualization.page_style import PAGE_STYLE
+from a2d_d2.visualization.page import render_page
 from a2d_d2.visualization.training_log import Curve
 
 KINDS = ("actor", "action", "joint")
@@ -81,23 +81,12 @@ def render_report(report: Report) -> str:
         ("classes", "Scores by class", _classes(report.metrics, report.label_space)),
         ("frames", "Frames", _gallery(report)),
     ]
-    sections = [section for section in sections if section[2]]
-    links = "".join(f'<a href="#{name}">{title}</a>' for name, title, _ in sections)
-    navigation = f'<nav aria-label="Sections">{links}</nav>' if len(sections) > 1 else ""
-    body = "".join(
-        f'<section id="{name}"><h2>{title}</h2>{content}</section>'
-        for name, title, content in sections
-    )
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<title>Actor-action segmentation: results</title>\n<style>{PAGE_STYLE}</style>\n</head>\n"
-        '<body><div class="page">\n<header><h1>Actor-action segmentation: results</h1>'
-        f'<p class="lead">{html.escape(report.summary)}</p>'
-        f"{navigation}</header>\n"
-        f"<main>{_tiles(report.metrics)}{body}</main>\n"
-        f"<footer><p>{html.escape(report.rule)}</p></footer>\n</div></body>\n</html>\n"
+    return render_page(
+        "Actor-action segmentation: results",
+        report.summary,
+        sections,
+        top=_tiles(report.metrics),
+        footer=report.rule,
     )
 
 

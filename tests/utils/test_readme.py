@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from a2d_d2.utils.readme import demo_block, update_readme
+from a2d_d2.experiments.tables import readme_block
+from a2d_d2.label_space import LabelSpace
+from a2d_d2.utils.readme import BLOCKS, demo_block, update_readme
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,6 +35,46 @@ def test_scores_stand_in_their_columns():
 def test_a_missing_results_file_is_named(tmp_path):
     (tmp_path / "README.md").write_text("<!-- results:demo --><!-- /results:demo -->")
     with pytest.raises(ValueError, match=r"results/demo/summary\.json does not exist"):
+        update_readme(tmp_path)
+
+
+def test_the_experiments_come_once_their_results_are_there(tmp_path):
+    for source, _ in BLOCKS.values():
+        if (ROOT / source).exists():
+            (tmp_path / source).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / source).write_text((ROOT / source).read_text())
+    names = [name for name in BLOCKS if name != "experiments"]
+    text = "".join(f"<!-- results:{name} --><!-- /results:{name} -->" for name in names)
+    (tmp_path / "README.md").write_text(text)
+    source = tmp_path / BLOCKS["experiments"][0]
+    source.unlink(missing_ok=True)
+    assert "Table 1" not in update_readme(tmp_path)
+    marked = text + "<!-- results:experiments -->old<!-- /results:experiments -->"
+    (tmp_path / "README.md").write_text(marked)
+    with pytest.raises(ValueError, match=r"results/synthetic/results\.json does not exist"):
+        update_readme(tmp_path)
+    results = {
+        "data": {
+            "videos": {"train": 1, "test": 1},
+            "frames": {"train": 3, "test": 3},
+            "hold_out": 0,
+            "synthetic": {"seed": 0},
+            "is_a2d": False,
+            "label_space": "A2D",
+        },
+        "base": "configs/synthetic/R18_FPN.yaml",
+        "label_space": LabelSpace.a2d().to_dict(),
+        "systems": {},
+        "zero_shot": {},
+    }
+    source.parent.mkdir(parents=True, exist_ok=True)
+    source.write_text(json.dumps(results))
+    written = update_readme(tmp_path)
+    block = written.split("<!-- results:experiments -->")[1].split("<!-- /results")[0]
+    assert block == f"\n{readme_block(results)}\n"
+    assert "### Table 3. Ablations" in block
+    (tmp_path / "README.md").write_text(text)
+    with pytest.raises(ValueError, match="no block <!-- results:experiments -->"):
         update_readme(tmp_path)
 
 

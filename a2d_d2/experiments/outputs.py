@@ -1,0 +1,49 @@
+"""What is made of the records at the end of every call."""
+
+from pathlib import Path
+
+import cv2
+
+from a2d_d2.experiments.figures import qualitative_picture, zero_shot_picture
+from a2d_d2.experiments.page import render_experiment
+from a2d_d2.experiments.records import read_records
+from a2d_d2.experiments.results import summarize_records
+from a2d_d2.experiments.tables import tables_markdown
+from a2d_d2.utils.files import write_json, write_text
+from a2d_d2.visualization.canvas import data_uri, to_picture, write_picture
+
+
+def write_outputs(output: Path, root: Path | None) -> Path:
+    """Writes results.json, tables.md, zero_shot.png, qualitative.png and index.html anew.
+
+    Args:
+        output: folder that holds ``records``.
+        root: of the release, for the qualitative grid. None keeps the grid that is there, if any.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ValueError: there are no records, or some of different settings; or the release at ``root``
+            cannot be read.
+    """
+    results = summarize_records(read_records(output / "records"))
+    write_json(output / "results.json", results, sort_keys=True)
+    write_text(output / "tables.md", tables_markdown(results))
+    pictures = {}
+    if results["zero_shot"]:
+        write_picture(output / "zero_shot.png", zero_shot_picture(results["zero_shot"]))
+        pictures["zero_shot"] = output / "zero_shot.png"
+    grid = output / "qualitative.png"
+    if root is not None and (picture := qualitative_picture(results, root)) is not None:
+        write_picture(grid, picture)
+    if grid.exists():
+        pictures["frames"] = grid
+    addresses = {
+        name: data_uri(to_picture(cv2.imread(str(path)))) for name, path in pictures.items()
+    }
+    page = output / "index.html"
+    write_text(
+        page, render_experiment(results, addresses.get("zero_shot"), addresses.get("frames"))
+    )
+    return page

@@ -1,0 +1,234 @@
+"""Which runs a suite needs, and the commands of each: ordinary calls of train_net.py."""
+
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from detectron2.config import CfgNode
+
+from a2d_d2.config import setup_cfg
+from a2d_d2.experiments.records import describe_data, digest, file_name, flatten
+from a2d_d2.experiments.systems import System, all_systems, suite_systems
+from a2d_d2.label_space import LabelSpace
+
+REPOSITORY = Path(__file__).parents[2]
+# Keys that the runner sets itself, and what sets them.
+_TAKEN = {
+    "OUTPUT_DIR": "--output",
+    "DATASETS.ROOT": "--root",
+    "DATASETS.HOLD_OUT": "--hold-out",
+    "DATASETS.TRAIN": "the suite",
+    "DATASETS.TEST": "the suite",
+    "SEED": "--seeds",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A system with a seed."""
+
+    system: System
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.system.name}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What all runs of a folder share.
+
+    Attributes:
+        root: of the release.
+        output: DIR, which gets cache, runs, records, tables and pictures.
+        base: configuration file of the full model.
+        seeds: one run of every system for each.
+        hold_out: K of DATASETS.HOLD_OUT; with 0 nothing is chosen and defaults are used.
+        options: KEY VALUE pairs of the user, for every run.
+        launcher: words before each train_net.py command.
+    """
+
+    root: Path
+    output: Path
+    base: str
+    seeds: tuple[int, ...] = (0,)
+    hold_out: int = 20
+    options: tuple[str, ...] = ()
+    launcher: str = ""
+
+    def __post_init__(self):
+        if len(self.options) % 2:
+            raise ValueError(f"KEY VALUE pairs are wanted, got {shlex.join(self.options)}")
+        for key in self.options[::2]:
+            if key in _TAKEN:
+                raise ValueError(f"{key} cannot be given here: it is set by {_TAKEN[key]}")
+        if min(self.seeds, default=-1) < 0 or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"--seeds must be different numbers from 0 up, not {self.seeds}")
+
+    # ---------------------------------------------------------------- settings
+
+    @cached_property
+    def base_config(self) -> CfgNode:
+        """Of the full model, the user's options included."""
+        return setup_cfg(self.base, [*self._shared_options(), *self.options])
+
+    @cached_property
+    def label_space(self) -> LabelSpace:
+        return LabelSpace.load(self.base_config.DATASETS.LABEL_SPACE)
+
+    @cached_property
+    def data(self) -> dict:
+        """See :func:`a2d_d2.experiments.records.describe_data`."""
+        return describe_data(self.root, self.label_space, self.hold_out)
+
+    @cached_property
+    def digest(self) -> str:
+        """Of what all runs of the folder share: base, user's options and data."""
+        config = flatten(self.base_config)
+        return self._digest({key: value for key, value in config.items() if key != "SEED"})
+
+    def run_config(self, run: Run) -> CfgNode:
+        """The final configuration of a run's evaluation (and, its own weights, its training)."""
+        return setup_cfg(self.base, self._options(run.system, run.seed))
+
+    def run_digest(self, run: Run) -> str:
+        """Of everything that decides a run's figures."""
+        return self._digest(flatten(self.run_config(run)))
+
+    def _digest(self, config: dict) -> str:
+        return digest(
+            {"config": config, "data": self.data, "label_space": self.label_space.to_dict()}
+        )
+
+    # ---------------------------------------------------------------- runs
+
+    def plan(self, suite: str, names: Sequence[str] = ()) -> list[Run]:
+        """The runs of a suite, or those of the systems named ``names`` in it, each once.
+
+        Raises:
+            ValueError: no such suite, or it has no such system.
+        """
+        systems = suite_systems(suite, self.label_space)
+        known = [system.name for system in systems]
+        for name in names:
+            if name not in known:
+                raise ValueError(f"suite {suite} has no system {name!r}; it has {', '.join(known)}")
+        return [
+            Run(system, seed)
+            for system in systems
+            if not names or system.name in names
+            for seed in self.seeds
+        ]
+
+    def trained(self, run: Run) -> Run:
+        """The run whose training gives the weights of ``run``, mostly itself."""
+        if not run.system.weights_of:
+            return run
+        return Run(all_systems(self.label_space)[run.system.weights_of], run.seed)
+
+    def folder(self, run: Run) -> Path:
+        name, _, seed = file_name(run.system.name, run.seed).rpartition("-")
+        return self.output / "runs" / name / seed
+
+    def record_path(self, run: Run) -> Path:
+        return self.output / "records" / f"{file_name(run.system.name, run.seed)}.json"
+
+    def predictions(self, run: Run, split: str) -> Path:
+        """Where predictions.json of "val" or "test" lies once the commands are through."""
+        if split == "val" and not run.system.weights_of:
+            return self.folder(run) / "inference" / "predictions.json"
+        inference = self.folder(run) / "test" / "inference"
+        if run.system.weights_of and self.hold_out:
+            inference /= f"a2d_{split}"
+        return inference / "predictions.json"
+
+    # ---------------------------------------------------------------- commands
+
+    @property
+    def cache(self) -> Path | None:
+        """The clip cache that the runner makes; None if the user has one."""
+        return None if "INPUT.CLIP.CACHE" in self.options[::2] else self.output / "cache"
+
+    def prepare_command(self) -> list[str] | None:
+        """Decodes all clips once; None if the user has a cache."""
+        if self.cache is None:
+            return None
+        cfg = self.base_config
+        command = [sys.executable, _script("tools/prepare_clips.py"), "--root", str(self.root)]
+        command += ["--cache", str(self.cache), "--method", cfg.INPUT.FLOW_METHOD]
+        command += ["--length", str(cfg.INPUT.CLIP.LENGTH)]
+        return [*command, "--stride", str(cfg.INPUT.CLIP.STRIDE)]
+
+    def train_command(self, run: Run) -> list[str]:
+        """Trains ``run``, and at the end evaluates it on the held-out videos."""
+        assert not run.system.weights_of
+        folder = self.folder(run)
+        return [
+            *self._train_net("--resume"),
+            *self._options(run.system, run.seed, folder, ["a2d_val"] if self.hold_out else []),
+        ]
+
+    def test_command(self, run: Run) -> list[str]:
+        """Evaluates the final weights on the test videos."""
+        names = ["a2d_test"]
+        if run.system.weights_of and self.hold_out:  # its training did not predict these
+            names.insert(0, "a2d_val")
+        weights = self.folder(self.trained(run)) / "model_final.pth"
+        options = self._options(run.system, run.seed, self.folder(run) / "test", names)
+        return [*self._train_net("--eval-only"), *options, "MODEL.WEIGHTS", str(weights)]
+
+    def training_steps(self, run: Run) -> int:
+        """Steps of the training, of both stages if there are two."""
+        cfg = self.run_config(self.trained(run))
+        return cfg.SOLVER.MAX_ITER * (2 if cfg.MODEL.TRAIN_BRANCH == "separate" else 1)
+
+    def _shared_options(self) -> list[str]:
+        options = ["DATASETS.ROOT", str(self.root), "DATASETS.HOLD_OUT", str(self.hold_out)]
+        return options if self.cache is None else [*options, "INPUT.CLIP.CACHE", str(self.cache)]
+
+    def _options(
+        self, system: System, seed: int, folder: Path | None = None, tests: Sequence[str] = ()
+    ) -> list[str]:
+        options = self._shared_options()
+        if folder is not None:
+            options += ["DATASETS.TEST", repr(tuple(tests)), "OUTPUT_DIR", str(folder)]
+        options += ["SEED", str(seed), *system.options(), *self.options]
+        if folder is not None and not tests:
+            options += ["TEST.EVAL_PERIOD", "0", "TEST.BEST_METRIC", ""]
+        return options
+
+    def _train_net(self, mode: str) -> list[str]:
+        prefix = shlex.split(self.launcher)
+        if not any(os.path.basename(word) == "torchrun" for word in prefix):
+            prefix.append(sys.executable)
+        return [*prefix, _script("train_net.py"), "--config-file", self.base, mode]
+
+
+def _script(path: str) -> str:
+    """A script of the repository, as short as the current folder allows."""
+    absolute = REPOSITORY / path
+    relative = os.path.relpath(absolute)
+    return str(absolute) if relative.startswith(os.pardir) else relative
+
+
+def plan_lines(experiment: Experiment, runs: Sequence[Run]) -> Iterator[str]:
+    """Every command of the runs, one a line, under a comment that says what it is for."""
+    if experiment.prepare_command():
+        yield "# clips and flow, shared by all runs"
+        yield shlex.join(experiment.prepare_command())
+    trained = set()
+    for run in runs:
+        wanted = ", ".join(run.system.suites)
+        yield f"# {run.name}: for {wanted}"
+        source = experiment.trained(run)
+        if source not in trained:
+            trained.add(source)
+            yield shlex.join(experiment.train_command(source))
+        else:
+            yield f"# (weights of {source.name})"
+        yield shlex.join(experiment.test_command(run))

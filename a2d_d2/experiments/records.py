@@ -1,0 +1,176 @@
+"""Records: one small file a finished run, from which every table and picture is made.
+
+``DIR/records/<system>-seed<k>.json`` is written last and at once. It holds the settings, where and
+with what the run was made, and its figures. A record that is there is never made again.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+import cv2
+import detectron2
+import numpy
+import torch
+from detectron2.config import CfgNode
+
+import a2d_d2
+from a2d_d2.data.layout import annotated_frames, read_videoset
+from a2d_d2.data.release import split_videos
+from a2d_d2.label_space import LabelSpace
+from a2d_d2.utils.files import write_json
+from a2d_d2.utils.parallel import default_workers
+
+VERSION = 1
+# Keys that say where a run is made, not what it is.
+_PLACE_KEYS = (
+    "OUTPUT_DIR",
+    "DATASETS.ROOT",
+    "DATASETS.LABEL_SPACE",  # a path; what it holds is part of the settings
+    "INPUT.CLIP.CACHE",
+    "MODEL.DEVICE",
+    "DATALOADER.NUM_WORKERS",
+)
+# The real A2D: training and test videos.
+_A2D_VIDEOS = (3036, 746)
+
+
+def file_name(system: str, seed: int) -> str:
+    """The name of a run, good for a file whatever characters the system's has."""
+    return f"{quote(system, safe='')}-seed{seed}"
+
+
+def flatten(config: CfgNode | Mapping, prefix: str = "") -> dict:
+    """A configuration as key to value, without the keys that say where a run is made."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        elif prefix + key not in _PLACE_KEYS:
+            flat[prefix + key] = value
+    return json.loads(json.dumps(flat))  # tuples become lists, as they are when read again
+
+
+def digest(value: Mapping) -> str:
+    """SHA-256 of a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def describe_data(root: str | Path, label_space: LabelSpace, hold_out: int) -> dict:
+    """What a release is: numbers of videos and frames, and digests that tell it from another."""
+    root = Path(root)
+    videos = read_videoset(root)
+    by_split = {
+        split: split_videos(videos, split, hold_out)
+        for split in ("train", *(["val"] if hold_out else []), "test")
+    }
+    synthetic = root / "synthetic.json"
+    generated = json.loads(synthetic.read_text(encoding="utf-8")) if synthetic.exists() else None
+    counts = (
+        len(by_split["train"]) + len(by_split.get("val", [])),
+        len(by_split["test"]),
+    )
+    rows = sorted(
+        [video.video_id, video.split, video.height, video.width, video.num_frames]
+        for video in videos
+    )
+    return {
+        "label_space": label_space.name,
+        "videos": {split: len(of_split) for split, of_split in by_split.items()},
+        "frames": {
+            split: sum(len(annotated_frames(root, video.video_id)) for video in of_split)
+            for split, of_split in by_split.items()
+        },
+        "hold_out": hold_out,
+        "synthetic": generated,
+        "is_a2d": generated is None and counts == _A2D_VIDEOS and label_space == LabelSpace.a2d(),
+        "videos_sha256": digest({"videos": rows}),
+    }
+
+
+def describe_machine() -> dict:
+    """Cores and GPUs of this machine."""
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {"cores": default_workers(), "gpus": gpus, "system": platform.system()}
+
+
+def describe_versions() -> dict:
+    """Versions of what a run is made with."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": importlib.metadata.version("torchvision"),
+        "detectron2": detectron2.__version__,
+        "opencv": cv2.__version__,
+        "numpy": numpy.__version__,
+        "a2d_d2": a2d_d2.__version__,
+    }
+
+
+def describe_code() -> dict:
+    """The git revision of this checkout, and whether tracked files differ from it."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", *arguments],
+                cwd=Path(__file__).parent,
+                capture_output=True,
+                text=True,
+            )
+        except OSError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    revision, changes = (
+        git("rev-parse", "HEAD"),
+        git("status", "--porcelain", "--untracked-files=no"),
+    )
+    return {"revision": revision, "dirty": None if changes is None else bool(changes)}
+
+
+def write_record(folder: Path, record: Mapping) -> None:
+    """Writes a record into ``DIR/records``, atomically."""
+    write_json(folder / f"{file_name(record['system'], record['seed'])}.json", record)
+
+
+def read_record(path: Path) -> dict:
+    """Reads a record.
+
+    Raises:
+        ValueError: the file is no record; names it.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        known = record["version"] == VERSION
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no record of a run; delete it") from error
+    if not known:
+        raise ValueError(
+            f"{path} was written by another version of a2d_d2; make it again elsewhere"
+        )
+    return record
+
+
+def read_records(folder: Path) -> list[dict]:
+    """All records of a folder, by system and seed.
+
+    Raises:
+        ValueError: there is none, or two were made with different settings.
+    """
+    paths = sorted(folder.glob("*.json"))
+    if not paths:
+        raise ValueError(f"{folder} holds no record; run the experiments first")
+    records = [read_record(path) for path in paths]
+    for path, record in zip(paths, records, strict=True):
+        if record["experiment"] != records[0]["experiment"]:
+            raise ValueError(
+                f"{path} and {paths[0].name} were made with different settings (base, options, "
+                "hold-out or data) and are not mixed; keep each kind in its own --output"
+            )
+    return sorted(records, key=lambda record: (record["system"], record["seed"]))

@@ -1,0 +1,208 @@
+"""Doing the runs of an experiment one after another, from wherever an earlier call stopped.
+
+DIR/cache                    clips and flow
+DIR/runs/<system>/seed<k>    a training (OUTPUT_DIR of train_net.py), console.log, test/
+DIR/records                  a file for each finished run
+"""
+
+import contextlib
+import fcntl
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from a2d_d2.engine.child import LogReader, run_logged
+from a2d_d2.experiments.measure import make_record
+from a2d_d2.experiments.plan import Experiment, Run
+from a2d_d2.experiments.records import read_record, read_records, write_record
+from a2d_d2.utils.files import write_json
+
+_PATIENCE = 60  # seconds to wait for an earlier call's processes to end
+
+
+def run_all(experiment: Experiment, runs: Sequence[Run]) -> list[str]:
+    """Does the runs that have no record yet.
+
+    Returns:
+        one line for each run that failed; the others were done nevertheless.
+
+    Raises:
+        ValueError: a record or a folder of ``experiment.output`` was made with other settings, or
+            another process is at work there.
+    """
+    waiting = [run for run in runs if not _is_recorded(experiment, run)]
+    _check_others(experiment)
+    if not waiting:
+        return []
+    failures = []
+    with _lock(experiment.output) as lock:
+        progress = _SuiteBar([experiment.training_steps(run) for run in waiting])
+        with progress:
+            _prepare(experiment, lock)
+            for run in waiting:
+                progress.begin(run.name)
+                try:
+                    _do(experiment, run, progress, lock)
+                except (ValueError, OSError) as error:
+                    failures.append(f"{run.name}: {' '.join(str(error).split())}")
+                    progress.say(f"failed: {failures[-1]}")
+                progress.end()
+    return failures
+
+
+def _is_recorded(experiment: Experiment, run: Run) -> bool:
+    path = experiment.record_path(run)
+    if not path.exists():
+        return False
+    if read_record(path)["digest"] != experiment.run_digest(run):
+        raise ValueError(
+            f"{path} was made with other settings (base, options, hold-out or data); choose "
+            "another --output, or delete the record to make it again"
+        )
+    return True
+
+
+def _check_others(experiment: Experiment) -> None:
+    """No record of other systems or seeds may be of another experiment either."""
+    folder = experiment.output / "records"
+    if folder.is_dir() and any(folder.glob("*.json")):
+        (other, *_) = read_records(folder)
+        if other["experiment"] != experiment.digest:
+            raise ValueError(
+                f"{folder} holds records made with other settings (base, options, hold-out or "
+                "data); choose another --output"
+            )
+
+
+@contextlib.contextmanager
+def _lock(output: Path) -> Iterator[int]:
+    """Holds a folder for this process and its children; gives the open file that does."""
+    output.mkdir(parents=True, exist_ok=True)
+    # Closed at the end, not unlocked: a child that still runs holds it on.
+    with open(output / ".lock", "a") as stream:
+        for _ in range(_PATIENCE):
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(1)
+        else:
+            raise ValueError(
+                f"another process is at work in {output}; wait for it, or choose another --output"
+            )
+        yield stream.fileno()
+
+
+def _prepare(experiment: Experiment, lock: int) -> None:
+    command = experiment.prepare_command()
+    if command is None:
+        return
+    log = experiment.output / "prepare.log"
+    tqdm.write(f"preparing clips and flow in {experiment.cache} (see {log})", file=sys.stderr)
+    status = run_logged(command, log, lambda line: None, pass_fds=(lock,))
+    if status == 1:  # some clips have faults; training leaves out what it cannot use
+        tqdm.write(f"some clips have problems; see {log}", file=sys.stderr)
+    elif status:
+        raise ValueError(f"preparing clips failed (exit code {status}); see {log}")
+
+
+def _do(experiment: Experiment, run: Run, progress: "_SuiteBar", lock: int) -> None:
+    """Trains unless that is done, tests unless that is done, then writes the record."""
+    source = experiment.trained(run)
+    folder, training = experiment.folder(run), experiment.folder(source)
+    for of_run in {training: source, folder: run}.items():
+        _claim(experiment, *of_run)
+
+    def command(words: list[str], log: Path, done: Path) -> None:
+        if done.exists():
+            return
+        progress.follow(training)
+        status = run_logged(words, log, progress.read, pass_fds=(lock,))
+        if status:
+            raise ValueError(f"{words_of(status)}; see {log}")
+        write_json(done, {"done": True})
+
+    command(experiment.train_command(source), training / "console.log", training / "trained.json")
+    command(experiment.test_command(run), folder / "console.log", folder / "tested.json")
+    progress.note("scoring")
+    record = make_record(experiment, run, progress=False)
+    write_record(experiment.output / "records", record)
+
+
+def words_of(status: int) -> str:
+    """An exit code in words."""
+    return f"killed by signal {-status}" if status < 0 else f"exit code {status}"
+
+
+def _claim(experiment: Experiment, folder: Path, run: Run) -> None:
+    """Notes what a folder is for, before anything is in it; one of other settings is refused."""
+    path = folder / "run.json"
+    settings = {"digest": experiment.run_digest(run)}
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != settings:
+        raise ValueError(
+            f"{folder} holds a run with other settings; delete it, or choose another --output"
+        )
+    write_json(path, settings)
+
+
+class _SuiteBar:
+    """One bar over the training steps of all runs, with the run and its stage beside it."""
+
+    def __init__(self, steps: Sequence[int]):
+        self.steps = steps
+        self.number = 0
+        self.bar = None
+        self.log = LogReader()
+        self.training = None
+        self.is_new = True
+
+    def __enter__(self):
+        self.bar = tqdm(total=sum(self.steps), unit="step", smoothing=0.1, dynamic_ncols=True)
+        return self
+
+    def __exit__(self, *_):
+        self.bar.close()
+
+    def begin(self, name: str) -> None:
+        self.number += 1
+        self.bar.set_description(f"run {self.number}/{len(self.steps)} ({name})")
+
+    def follow(self, training: Path) -> None:
+        """A new command begins; ``training`` is the folder of its training."""
+        self.log = LogReader()
+        self.training = training
+        self.is_new = True
+
+    def read(self, line: str) -> None:
+        if not self.log.read(line):
+            return
+        if self.log.stage == "training":
+            if self.is_new and self.log.start:  # steps of an earlier call say nothing of the speed
+                self._move(self.log.start)
+                self.bar.last_print_n, self.bar.last_print_t = self.bar.n, time.time()
+            self.is_new = False
+            done = self.log.done
+            if (self.training / "actor_stage" / "model_final.pth").exists():
+                done += self.log.total or 0  # the second of two stages
+            self._move(done)
+            self.note(f"loss {self.log.loss}")
+        else:
+            self.note(f"evaluating {self.log.done}/{self.log.total}")
+
+    def note(self, text: str) -> None:
+        self.bar.set_postfix_str(text)
+
+    def end(self) -> None:
+        self._move(self.steps[self.number - 1])
+        self.note("")
+
+    def say(self, text: str) -> None:
+        self.bar.write(text, file=sys.stderr)
+
+    def _move(self, done: int) -> None:
+        before = sum(self.steps[: self.number - 1])
+        self.bar.update(before + min(done, self.steps[self.number - 1]) - self.bar.n)

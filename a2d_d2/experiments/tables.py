@@ -1,0 +1,320 @@
+"""The paper's tables from ``results.json``, measured and published figures beside each other."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tabulate import tabulate
+
+from a2d_d2.experiments import published
+from a2d_d2.experiments.results import lookup
+from a2d_d2.experiments.systems import System, all_systems
+from a2d_d2.label_space import LabelSpace
+
+LEVELS = {"actor": "Actor", "action": "Action", "joint": "Joint (A,A)"}
+SEGMENTATION = ("ave", "glo", "mIoU")
+MEASURED, PUBLISHED, ONLY_PUBLISHED = "measured", "published", "published only"
+MISSING = "-"
+_OFFICIAL = [("official", "segmentation", k, metric) for k in LEVELS for metric in SEGMENTATION]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table, to be written as Markdown or HTML.
+
+    Attributes:
+        title: one line.
+        note: protocol, data and thresholds.
+        groups: headings over columns, with their columns.
+        rows: name, where it is from ("" in tables without that column), and the cells.
+    """
+
+    title: str
+    note: str
+    groups: Sequence[tuple[str, Sequence[str]]]
+    rows: Sequence[tuple[str, str, Sequence[str]]]
+
+    @property
+    def has_source(self) -> bool:
+        return any(source for _, source, _ in self.rows)
+
+    def markdown(self) -> str:
+        """Title, note and table."""
+        columns = [f"{group} {name}".strip() for group, names in self.groups for name in names]
+        source = ["figures"] if self.has_source else []
+        rows = [[name, *([of] if self.has_source else []), *cells] for name, of, cells in self.rows]
+        table = tabulate(
+            rows,
+            ["system", *source, *columns],
+            tablefmt="github",
+            disable_numparse=True,
+            colalign=["left", *("left" for _ in source), *("right" for _ in columns)],
+        )
+        return f"### {self.title}\n\n{self.note}\n\n{table}"
+
+
+def all_tables(results: Mapping) -> list[Table]:
+    """Tables 1 to 3 and zero-shot by the official protocol, the others after them, and the cost."""
+    tables = paper_tables(results)
+    tables += [_med_vt(results), *_coco(results)]
+    tables.append(_default_thresholds(results))
+    tables.append(_cost(results))
+    return [table for table in tables if table.rows]
+
+
+def paper_tables(results: Mapping) -> list[Table]:
+    """Tables 1 to 3, and the zero-shot figures if any were measured."""
+    tables = [_table_1(results), _table_2(results), _table_3(results)]
+    return tables + ([_zero_shot(results)] if results["zero_shot"] else [])
+
+
+def tables_markdown(results: Mapping) -> str:
+    """The content of ``tables.md``."""
+    parts = ["# Results", data_note(results)]
+    parts += [table.markdown() for table in all_tables(results)]
+    return "\n\n".join(parts) + "\n"
+
+
+def readme_block(results: Mapping) -> str:
+    """The paper's tables for the README."""
+    parts = [data_note(results), *(table.markdown() for table in paper_tables(results))]
+    parts.append(
+        "Written by `python tools/run_experiments.py` and `python tools/update_readme.py` "
+        "(`results/synthetic/results.json`)."
+    )
+    return "\n\n".join(parts)
+
+
+def data_note(results: Mapping) -> str:
+    """What was measured on what."""
+    data, base = results["data"], results["base"]
+    counts = ", ".join(
+        f"{data['videos'][split]} {words} videos ({data['frames'][split]} annotated frames)"
+        for split, words in (("train", "training"), ("val", "held-out"), ("test", "test"))
+        if split in data["videos"]
+    )
+    if data["is_a2d"]:
+        return f"A2D, base `{base}`: {counts}."
+    name = "A synthetic release" if data["synthetic"] else f"A release of {data['label_space']}"
+    return (
+        f"{name}, base `{base}`: {counts}. **This is not A2D: the published figures are of A2D and "
+        "are not comparable with the measured ones.**"
+    )
+
+
+# ---------------------------------------------------------------- official
+
+
+def _table_1(results: Mapping) -> Table:
+    rows = [
+        (name, ONLY_PUBLISHED, _published_segmentation(name)) for name in published.ONLY_PUBLISHED
+    ]
+    rows += _pairs(results, ["full"], _published_segmentation, _OFFICIAL)
+    return Table(
+        "Table 1. Semantic segmentation",
+        f"Official A2D protocol, percent; {_thresholds_note(results)} Published: "
+        f"{published.SOURCE}.",
+        [(title, SEGMENTATION) for title in LEVELS.values()],
+        rows,
+    )
+
+
+def _table_2(results: Mapping) -> Table:
+    rows = _pairs(
+        results,
+        ["tsct", "tshr", "tsmt", "full"],
+        lambda name: [_number(value) for value in published.DETECTION[name]],
+        [("official", "detection", level, "mAP") for level in LEVELS],
+    )
+    return Table(
+        "Table 2. Detection",
+        "Official A2D protocol: mean average precision of boxes at an IoU of 0.5, percent. "
+        f"Published: {published.SOURCE}.",
+        [("", [f"{title} mAP" for title in LEVELS.values()])],
+        rows,
+    )
+
+
+def _table_3(results: Mapping) -> Table:
+    names = ["full", "mask_rcnn", "no_mask_grabcut", "no_temporal", "no_flow", "separate_training"]
+    return Table(
+        "Table 3. Ablations, semantic segmentation",
+        f"Official A2D protocol, percent; {_thresholds_note(results)} Published: "
+        f"{published.SOURCE}; its system without mask head refines boxes with SharpMask, not "
+        "GrabCut.",
+        [(title, SEGMENTATION) for title in LEVELS.values()],
+        _pairs(results, names, _published_segmentation, _OFFICIAL),
+    )
+
+
+def _pairs(
+    results: Mapping,
+    names: Sequence[str],
+    published_cells: Callable[[str], list[str]],
+    paths: Sequence[tuple[str, ...]],
+) -> list[tuple[str, str, list[str]]]:
+    """Two rows a system: published, then measured, whose figures lie at ``paths``."""
+    titles = _titles(results)
+    rows = []
+    for name in names:
+        title = published.PUBLISHED_AS.get(name, titles[name])
+        rows.append((title, PUBLISHED, published_cells(name)))
+        rows.append((titles[name], MEASURED, _measured(results, name, paths)))
+    return rows
+
+
+def _published_segmentation(name: str) -> list[str]:
+    return [_number(value) for level in published.SEGMENTATION[name] for value in level]
+
+
+def _thresholds_note(results: Mapping) -> str:
+    held_out = results["data"]["hold_out"]
+    if held_out:
+        return (
+            "painting thresholds chosen for each run on the held-out training videos "
+            f"(one of every {held_out})."
+        )
+    return "painting thresholds 0.7 (actor) and 0.3 (action), the defaults."
+
+
+# ---------------------------------------------------------------- zero-shot
+
+
+def _zero_shot(results: Mapping) -> Table:
+    rows = []
+    for actor, figures in results["zero_shot"].items():
+        percents = [_number(figures[key]) for key in ("zero_shot", "full", "chance")]
+        ratio = figures["r_zs"]
+        rows.append((actor, "", [*percents, MISSING if ratio is None else f"{ratio:.2f}"]))
+    return Table(
+        "Zero-shot recognition of actions",
+        "Official A2D protocol: average precision of the pairs of an actor whose action labels "
+        "were left out of training, averaged over its valid actions, percent; the same of the full "
+        'model ("full") and of the full model with equal action scores ("chance"). r_zs = '
+        "zero-shot / full (equation 3). Means over seeds.",
+        [("", ["zero-shot AP", "full AP", "chance AP", "r_zs"])],
+        rows,
+    )
+
+
+# ---------------------------------------------------------------- other protocols
+
+
+def _segmenting(results: Mapping) -> list[System]:
+    return [system for system in _systems(results) if system.has_masks]
+
+
+def _med_vt(results: Mapping) -> Table:
+    columns = {"mIoU": "mIoU", "pixel_IoU": "pixel IoU"}
+    rows = []
+    for system in _segmenting(results):
+        paths = [("med-vt", "segmentation", k, metric) for k in LEVELS for metric in columns]
+        rows.append((system.title, "", _measured(results, system.name, paths)))
+    return Table(
+        "Semantic segmentation by MED-VT's protocol",
+        "Per frame, without background, then averaged over frames and over videos, percent; not "
+        "comparable with the official protocol. mIoU: over the classes of a frame; pixel IoU: what "
+        f"MED-VT's public code computes. {_thresholds_note(results).capitalize()}",
+        [(title, list(columns.values())) for title in LEVELS.values()],
+        rows,
+    )
+
+
+def _coco(results: Mapping) -> list[Table]:
+    columns = ("AP", "AP50", "AP75")
+    tables = []
+    for kind, systems in (("boxes", _systems(results)), ("masks", _segmenting(results))):
+        rows = []
+        for system in systems:
+            paths = [("coco", kind, k, column) for k in LEVELS for column in columns]
+            rows.append((system.title, "", _measured(results, system.name, paths)))
+        tables.append(
+            Table(
+                f"Average precision of {kind} by COCO's protocol",
+                "AP at IoU 0.50:0.95, 0.50 and 0.75, percent; not comparable with the official "
+                "protocol. No painting threshold takes part.",
+                [(title, columns) for title in LEVELS.values()],
+                rows,
+            )
+        )
+    return tables
+
+
+def _default_thresholds(results: Mapping) -> Table:
+    rows = []
+    if results["data"]["hold_out"]:
+        for system in _segmenting(results):
+            paths = [("default thresholds", of, *rest) for of, _, *rest in _OFFICIAL]
+            rows.append((system.title, "", _measured(results, system.name, paths)))
+    return Table(
+        "Semantic segmentation with the default thresholds",
+        "Official A2D protocol, percent; painting thresholds 0.7 (actor) and 0.3 (action) instead "
+        "of chosen ones.",
+        [(title, SEGMENTATION) for title in LEVELS.values()],
+        rows,
+    )
+
+
+# ---------------------------------------------------------------- cost
+
+
+def _cost(results: Mapping) -> Table:
+    rows = []
+    for system in _systems(results):
+        for record in results["systems"][system.name]["records"]:
+            training, machine = record["training"], record["machine"]
+            seconds, steps = training["seconds_of_steps"], training["steps"]
+            thresholds = record["thresholds"]
+            chosen = MISSING
+            if thresholds:
+                chosen = f"{thresholds['actor']:g} / {thresholds['action']:g}"
+            title = system.title
+            if record["weights_of"]:
+                title += f" (weights of {record['weights_of']})"
+            rows.append(
+                (
+                    title,
+                    "",
+                    [
+                        str(record["seed"]),
+                        str(steps),
+                        MISSING if seconds is None else f"{seconds / 60:.1f}",
+                        ", ".join(machine["gpus"]) or f"{machine['cores']} CPU cores",
+                        chosen,
+                    ],
+                )
+            )
+    return Table(
+        "Training",
+        "Minutes of the training steps alone, without evaluation and starting; the thresholds are "
+        "those of actor and action that the figures above were painted with.",
+        [("", ["seed", "steps", "minutes", "machine", "thresholds"])],
+        rows,
+    )
+
+
+# ---------------------------------------------------------------- cells
+
+
+def _systems(results: Mapping) -> list[System]:
+    """The systems that have records, in the order of the tables."""
+    known = all_systems(LabelSpace.from_dict(results["label_space"]))
+    return [known[name] for name in results["systems"]]
+
+
+def _titles(results: Mapping) -> dict[str, str]:
+    known = all_systems(LabelSpace.from_dict(results["label_space"]))
+    return {name: system.title for name, system in known.items()}
+
+
+def _measured(results: Mapping, name: str, paths: Sequence[tuple[str, ...]]) -> list[str]:
+    figures = results["systems"].get(name, {}).get("figures", {})
+    return [
+        _number(lookup(figures.get("mean"), *path), lookup(figures.get("std"), *path))
+        for path in paths
+    ]
+
+
+def _number(mean: float | None, std: float | None = None) -> str:
+    if mean is None:
+        return MISSING
+    return f"{mean:.1f}" if std is None else f"{mean:.1f} ± {std:.1f}"

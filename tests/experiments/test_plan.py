@@ -1,0 +1,194 @@
+"""Which runs there are, and their commands."""
+
+import shlex
+import sys
+
+import pytest
+
+from a2d_d2.config import setup_cfg
+from a2d_d2.experiments.plan import plan_lines
+from a2d_d2.experiments.systems import CONFIGS, all_systems, suite_systems
+from a2d_d2.label_space import LabelSpace
+
+A2D = LabelSpace.a2d()
+ZERO_SHOT = {f"zero_shot-{actor}" for actor in A2D.actors}
+
+
+def _names(suite):
+    return {system.name for system in suite_systems(suite, A2D)}
+
+
+def test_what_each_table_needs():
+    assert _names("table1") == {"full"}
+    assert _names("table2") == {"tsct", "tshr", "tsmt", "full"}
+    ablations = {"no_temporal", "no_flow", "separate_training", "no_mask_grabcut"}
+    assert _names("table3") == {"full", "mask_rcnn"} | ablations
+    assert _names("zero_shot") == {"full"} | ZERO_SHOT
+    assert _names("all") == _names("table1") | _names("table2") | _names("table3") | ZERO_SHOT
+    with pytest.raises(ValueError, match="no suite 'table4'; use table1"):
+        suite_systems("table4", A2D)
+
+
+@pytest.mark.parametrize("system", all_systems(A2D).values(), ids=lambda system: system.name)
+def test_every_system_is_one_over_the_bases(system):
+    if system.config:
+        assert (CONFIGS / system.config).exists()
+    options = system.options()
+    assert "OUTPUT_DIR" not in options
+    for base in ("a2d_R101_FPN.yaml", "synthetic/R18_FPN.yaml"):
+        cfg = setup_cfg(str(CONFIGS / base), options)
+        has_masks = cfg.MODEL.MASK_ON or bool(cfg.MODEL.SEGMENTER.NAME)
+        assert has_masks == system.has_masks
+        if system.name.startswith("zero_shot-"):
+            assert [system.name.partition("-")[2]] == cfg.MODEL.ROI_ACTION_HEAD.EXCLUDED_ACTORS
+
+
+def test_shared_weights_are_of_the_same_network():
+    systems = all_systems(A2D)
+    for system in systems.values():
+        if system.weights_of:
+            own, source = (
+                {
+                    key: value
+                    for key, value in zip(options[::2], options[1::2], strict=True)
+                    if not key.startswith(("MODEL.SEGMENTER.", "TEST."))
+                }
+                for options in (system.options(), systems[system.weights_of].options())
+            )
+            assert own == source
+
+
+def _commands(lines):
+    return [shlex.split(line) for line in lines if not line.startswith("#")]
+
+
+def _value(command, key):
+    """The last value of a key, which counts."""
+    places = [i for i, word in enumerate(command) if word == key]
+    return command[places[-1] + 1] if places else None
+
+
+def test_a_dry_run_lists_every_run_once(make_experiment, tmp_path):
+    experiment = make_experiment(seeds=(0, 3), base="configs/a2d_R101_FPN.yaml", options=())
+    lines = list(plan_lines(experiment, experiment.plan("all")))
+    commands = _commands(lines)
+    prepare, *commands = commands
+    assert prepare[1].endswith("prepare_clips.py")
+    assert shlex.join(prepare).endswith("--method dis --length 5 --stride 1")
+    trainings = [c for c in commands if "--resume" in c]
+    tests = [c for c in commands if "--eval-only" in c]
+    # 9 systems of the tables, 7 of zero-shot; one of them shares its weights. Two seeds.
+    assert (len(trainings), len(tests)) == (2 * 15, 2 * 16)
+    assert len(commands) == len(trainings) + len(tests)
+    assert len({_value(c, "OUTPUT_DIR") for c in commands}) == len(commands)
+    assert {_value(c, "SEED") for c in trainings} == {"0", "3"}
+    comments = [line for line in lines if line.startswith("# full, seed 3")]
+    assert comments == ["# full, seed 3: for table1, table2, table3, zero_shot"]
+    for command in commands:
+        assert _value(command, "INPUT.CLIP.CACHE") == str(experiment.output / "cache")
+        assert _value(command, "DATASETS.HOLD_OUT") == "2"
+    assert not experiment.output.exists()
+
+
+def test_the_two_commands_of_a_run(make_experiment):
+    experiment = make_experiment(options=("SOLVER.MAX_ITER", "7"))
+    (run,) = experiment.plan("table3", ["no_flow"])
+    folder = experiment.folder(run)
+    train, test = experiment.train_command(run), experiment.test_command(run)
+    assert train[:5] == [
+        *(sys.executable, "train_net.py", "--config-file", "configs/synthetic/R18_FPN.yaml"),
+        "--resume",
+    ]
+    assert train[-4:] == ["MODEL.FLOW.ENABLED", "False", "SOLVER.MAX_ITER", "7"]
+    assert _value(train, "DATASETS.TEST") == "('a2d_val',)"
+    assert _value(train, "OUTPUT_DIR") == str(folder)
+    assert test[4] == "--eval-only"
+    assert _value(test, "DATASETS.TEST") == "('a2d_test',)"
+    assert _value(test, "OUTPUT_DIR") == str(folder / "test")
+    assert _value(test, "MODEL.WEIGHTS") == str(folder / "model_final.pth")
+    assert experiment.predictions(run, "val") == folder / "inference" / "predictions.json"
+    assert experiment.predictions(run, "test") == folder / "test/inference/predictions.json"
+    assert experiment.training_steps(run) == 7
+    (separate,) = experiment.plan("table3", ["separate_training"])
+    assert experiment.training_steps(separate) == 14
+
+
+def test_a_run_with_the_weights_of_another(make_experiment):
+    experiment = make_experiment()
+    lines = list(plan_lines(experiment, experiment.plan("table3", ["no_mask_grabcut"])))
+    _, train, test = _commands(lines)
+    assert _value(train, "OUTPUT_DIR").endswith("runs/tsmt/seed0")
+    assert _value(train, "MODEL.SEGMENTER.NAME") is None
+    assert _value(test, "MODEL.WEIGHTS").endswith("runs/tsmt/seed0/model_final.pth")
+    assert _value(test, "MODEL.SEGMENTER.NAME") == "GrabCutSegmenter"
+    assert _value(test, "DATASETS.TEST") == "('a2d_val', 'a2d_test')"
+
+
+def test_nothing_held_out_leaves_the_test_videos_alone_in_training(make_experiment):
+    experiment = make_experiment(hold_out=0, options=("INPUT.CLIP.CACHE", "mine"))
+    (run,) = experiment.plan("table1")
+    train = experiment.train_command(run)
+    assert _value(train, "DATASETS.TEST") == "()"
+    assert (_value(train, "TEST.EVAL_PERIOD"), _value(train, "TEST.BEST_METRIC")) == ("0", "")
+    assert experiment.prepare_command() is None
+    assert _value(train, "INPUT.CLIP.CACHE") == "mine"
+
+
+@pytest.mark.parametrize(
+    ("launcher", "words"),
+    [
+        ("", [sys.executable, "train_net.py"]),
+        ("srun -N1 --gres 'gpu:1 x'", ["srun", "-N1", "--gres", "gpu:1 x", sys.executable]),
+        ("torchrun --nproc-per-node=8", ["torchrun", "--nproc-per-node=8", "train_net.py"]),
+        ("srun /opt/bin/torchrun", ["srun", "/opt/bin/torchrun", "train_net.py"]),
+    ],
+)
+def test_launchers(make_experiment, launcher, words):
+    experiment = make_experiment(launcher=launcher)
+    (run,) = experiment.plan("table1")
+    for command in (experiment.train_command(run), experiment.test_command(run)):
+        assert command[: len(words)] == words
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"options": ("OUTPUT_DIR", "x")},
+            "OUTPUT_DIR cannot be given here: it is set by --output",
+        ),
+        ({"options": ("SEED", "1")}, "set by --seeds"),
+        ({"options": ("SOLVER.MAX_ITER",)}, "KEY VALUE pairs are wanted, got SOLVER.MAX_ITER"),
+        ({"seeds": (1, 1)}, "different numbers"),
+        ({"seeds": (-1,)}, "from 0 up"),
+    ],
+)
+def test_mistakes_are_named(make_experiment, changes, words):
+    with pytest.raises(ValueError, match=words):
+        make_experiment(**changes)
+
+
+def test_a_system_that_the_suite_lacks_is_named(make_experiment):
+    with pytest.raises(ValueError, match="suite table1 has no system 'no_flow'; it has full"):
+        make_experiment().plan("table1", ["no_flow"])
+
+
+def test_digests_tell_settings_from_places(make_experiment, tmp_path):
+    def digests(**changes):
+        experiment = make_experiment(**changes)
+        (run,) = experiment.plan("table1")
+        return experiment.digest, experiment.run_digest(run)
+
+    here = digests()
+    assert digests(output=tmp_path / "elsewhere", launcher="srun") == here
+    assert digests(options=(*make_experiment().options, "DATALOADER.NUM_WORKERS", "3")) == here
+    for changes in (
+        {"hold_out": 4},
+        {"options": ("SOLVER.MAX_ITER", "9")},
+        {"base": "configs/a2d_R50_FPN.yaml"},
+    ):
+        other = digests(**changes)
+        assert other[0] != here[0]
+        assert other[1] != here[1]
+    assert digests(seeds=(4,))[0] == here[0]
+    assert digests(seeds=(4,))[1] != here[1]

@@ -1,0 +1,164 @@
+"""Means and tables of records made by hand."""
+
+import json
+
+import pytest
+
+from a2d_d2.experiments.outputs import write_outputs
+from a2d_d2.experiments.page import render_experiment
+from a2d_d2.experiments.records import read_records, write_record
+from a2d_d2.experiments.results import combine, summarize_records
+from a2d_d2.experiments.tables import all_tables, readme_block, tables_markdown
+
+
+def test_mean_and_deviation_by_hand():
+    values = [{"a": {"x": 1.0, "y": None}, "b": 10}, {"a": {"x": 3.0, "y": 2.0}, "b": 14, "c": 1}]
+    mean = combine(values, lambda numbers: sum(numbers) / len(numbers))
+    assert mean == {"a": {"x": 2.0, "y": None}, "b": 12.0, "c": None}
+
+
+def test_seeds_are_averaged(make_record):
+    records = [make_record("full", seed, base) for seed, base in ((2, 40.0), (0, 50.0), (1, 60.0))]
+    summary = summarize_records(records)["systems"]["full"]
+    assert summary["seeds"] == [0, 1, 2]
+    assert [record["seed"] for record in summary["records"]] == [0, 1, 2]
+    joint = ("official", "segmentation", "joint", "mIoU")
+    mean, std = summary["figures"]["mean"], summary["figures"]["std"]
+    for key in joint:
+        mean, std = mean[key], std[key]
+    assert mean == pytest.approx(72.0)  # 50 + 20 + 2
+    assert std == pytest.approx(10.0)  # sample: sqrt((100 + 0 + 100) / 2)
+    assert summarize_records(records[:1])["systems"]["full"]["figures"]["std"] is None
+
+
+def test_zero_shot_figures(make_record):
+    records = [make_record("full", base=40.0), make_record("zero_shot-cat", base=10.0)]
+    assert summarize_records(records)["zero_shot"] == {
+        "cat": {"zero_shot": 10.0, "full": 40.0, "chance": 5.0, "r_zs": 0.25}
+    }
+    alone = summarize_records(records[1:])["zero_shot"]["cat"]
+    assert alone == {"zero_shot": 10.0, "full": None, "chance": None, "r_zs": None}
+    nothing = summarize_records([make_record("full", base=0.0), records[1]])["zero_shot"]["cat"]
+    assert nothing["r_zs"] is None
+
+
+def _rows(table):
+    return {(name, source): list(cells) for name, source, cells in table.rows}
+
+
+def test_tables_hold_measured_and_published_side_by_side(make_record):
+    records = [make_record("full", 0, 40.0), make_record("full", 1, 60.0), make_record("tsmt")]
+    tables = {table.title.split(".")[0]: table for table in all_tables(summarize_records(records))}
+    one = _rows(tables["Table 1"])
+    paper = "79.1 94.5 66.4 62.9 92.6 46.3 51.4 92.5 36.9"
+    assert " ".join(one["full model", "published"]) == paper
+    assert one["full model", "measured"][0] == "50.0 ± 14.1"
+    assert one["full model", "measured"][8] == "72.0 ± 14.1"
+    trilayer = "45.7 74.6 - 47.0 74.6 - 25.4 76.2 -"
+    assert " ".join(one["Trilayer", "published only"]) == trilayer
+    two = _rows(tables["Table 2"])
+    assert two["TSMT", "measured"] == ["50.0", "51.0", "52.0"]
+    assert two["TSCT", "measured"] == ["-", "-", "-"]
+    assert two["full model", "published"] == ["77.2", "62.4", "55.5"]
+    three = _rows(tables["Table 3"])
+    assert three["without mask head + SharpMask", "published"][8] == "32.4"
+    assert three["without mask head + GrabCut", "measured"] == ["-"] * 9
+    training = _rows(tables["Training"])
+    assert training["TSMT", ""] == ["0", "100", "1.5", "2 CPU cores", "0.5 / 0.2"]
+    # TSMT has no masks: it is in the tables of boxes alone.
+    assert ("TSMT", "") in _rows(tables["Average precision of boxes by COCO's protocol"])
+    assert ("TSMT", "") not in _rows(tables["Average precision of masks by COCO's protocol"])
+    med_vt = _rows(tables["Semantic segmentation by MED-VT's protocol"])
+    assert med_vt == {("full model", ""): ["50.0 ± 14.1", "51.0 ± 14.1"] * 3}
+
+
+def test_the_exact_text_of_a_table(make_record):
+    records = [make_record("full", base=40.0), make_record("zero_shot-dog", base=10.0)]
+    text = tables_markdown(summarize_records(records))
+    assert text.startswith(
+        "# Results\n\nA release of farm, base `configs/base.yaml`: 8 training videos (24 annotated "
+        "frames), 2 held-out videos (6 annotated frames), 4 test videos (12 annotated frames). "
+        "**This is not A2D: the published figures are of A2D and are not comparable with the "
+        "measured ones.**\n\n### Table 1. Semantic segmentation\n\nOfficial A2D protocol, percent; "
+        "painting thresholds chosen for each run on the held-out training videos (one of every 5). "
+        "Published: Tables 1 to 3 of the paper (ECCV 2018).\n\n| system     | figures        |"
+    )
+    assert (
+        "| system   |   zero-shot AP |   full AP |   chance AP |   r_zs |\n"
+        "|----------|----------------|-----------|-------------|--------|\n"
+        "| dog      |           10.0 |      40.0 |         6.0 |   0.25 |\n"
+    ) in text
+    assert "| full model | measured       |        40.0 |        41.0 |" in text
+
+
+def test_notes_say_what_was_measured_on_what(make_record):
+    record = make_record("full")
+    record["data"] |= {"is_a2d": True, "hold_out": 0}
+    del record["data"]["videos"]["val"]
+    text = tables_markdown(summarize_records([record]))
+    assert text.startswith("# Results\n\nA2D, base `configs/base.yaml`: 8 training videos")
+    assert "not A2D" not in text
+    assert "painting thresholds 0.7 (actor) and 0.3 (action), the defaults." in text
+    assert "with the default thresholds" not in text  # they are the only ones
+    record["data"] |= {"is_a2d": False, "synthetic": {"seed": 1}}
+    assert "A synthetic release, base" in tables_markdown(summarize_records([record]))
+
+
+def test_the_same_records_give_the_same_bytes(make_record, tmp_path):
+    records = [make_record("full", 1, 40.0), make_record("full", 0), make_record("zero_shot-cat")]
+    contents = []
+    for name, order in (("a", records), ("b", records[::-1])):
+        for record in order:
+            write_record(tmp_path / name / "records", record)
+        write_outputs(tmp_path / name, None)
+        names = ("results.json", "tables.md", "index.html", "zero_shot.png")
+        contents.append([(tmp_path / name / file).read_bytes() for file in names])
+    assert contents[0] == contents[1]
+    results = json.loads(contents[0][0])
+    assert readme_block(results) == readme_block(summarize_records(records))
+    # Again in a folder that has them: nothing changes.
+    write_outputs(tmp_path / "a", None)
+    assert (tmp_path / "a" / "results.json").read_bytes() == contents[0][0]
+
+
+def test_records_of_different_settings_are_not_mixed(make_record, tmp_path):
+    folder = tmp_path / "records"
+    write_record(folder, make_record("full"))
+    write_record(folder, make_record("tsmt", experiment="other"))
+    with pytest.raises(ValueError, match="tsmt-seed0.json and full-seed0.json were made with diff"):
+        read_records(folder)
+    with pytest.raises(ValueError, match="holds no record; run the experiments first"):
+        read_records(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"system": 1}'])
+def test_a_file_that_is_no_record_is_named(tmp_path, text):
+    (tmp_path / "full-seed0.json").write_text(text)
+    with pytest.raises(ValueError, match="full-seed0.json is no record of a run; delete it"):
+        read_records(tmp_path)
+
+
+def test_a_record_of_another_version_is_named(make_record, tmp_path):
+    write_record(tmp_path, make_record("full", version=99))
+    with pytest.raises(ValueError, match="full-seed0.json was written by another version"):
+        read_records(tmp_path)
+
+
+def test_names_with_odd_characters_are_good_for_files(make_record, tmp_path):
+    write_record(tmp_path, make_record("zero_shot-big cat/dog"))
+    assert (tmp_path / "zero_shot-big%20cat%2Fdog-seed0.json").exists()
+
+
+def test_the_page_holds_everything_and_nothing_from_outside(make_record):
+    records = [make_record("full"), make_record("no_flow", 2), make_record("tsmt")]
+    for record in records[2:]:
+        record["validation"] = {"detection/joint/mAP": [[100, 3.0]]}
+    text = render_experiment(summarize_records(records), "data:image/webp;base64,AA==", None)
+    for words in ("Table 1", "Table 2", "Table 3", "Training", "COCO", "MED-VT"):
+        assert words in text
+    assert text.count('<svg class="chart"') == 3  # a curve for each run
+    assert "without flow stream, seed 2: mIoU" in text
+    assert "TSMT, seed 0: mAP" in text
+    assert 'id="zero-shot"' in text and 'id="frames"' not in text
+    assert "http" not in text and "<script" not in text and "<link" not in text
+    assert "not comparable with the measured ones" in text
