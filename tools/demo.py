@@ -4,14 +4,14 @@
 import argparse
 from pathlib import Path
 
-from a2d_d2.engine.demo import FULL, MINIATURE, run_demo
+from a2d_d2.engine.demo import FULL, MINIATURE, SEED, run_demo
 from a2d_d2.utils.cli import run_tool
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("demo"), help="folder of everything")
-    parser.add_argument("--seed", type=int, default=0, help="of the generated release")
+    parser.add_argument("--seed", type=int, default=SEED, help="of the release (%(default)s)")
     parser.add_argument(
         "--miniature", action="store_true", help="a few videos and steps: shows that it works"
     )

@@ -28,13 +28,15 @@ class DemoSize:
     options: tuple[str, ...] = ()  # KEY VALUE pairs for train_net.py
 
 
+# Of the release. The small config and the default difficulty were settled on releases of seed 0.
+SEED = 1
 FULL = DemoSize(train_videos=2000, test_videos=160)
 MINIATURE = DemoSize(
     train_videos=12, test_videos=4, options=("SOLVER.MAX_ITER", "12", "SOLVER.WARMUP_ITERS", "4")
 )
 
 
-def run_demo(output: Path, size: DemoSize, seed: int = 0) -> None:
+def run_demo(output: Path, size: DemoSize, seed: int = SEED) -> None:
     """Runs the demo in the folder ``output``; a step that is complete there is not run again.
 
     Steps: release, clip cache, training with evaluation at its end, page. Stopped anywhere, the

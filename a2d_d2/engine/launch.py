@@ -30,7 +30,8 @@ def launch_main(main: Callable, args: argparse.Namespace) -> None:
                 args.num_gpus,
                 num_machines=args.num_machines,
                 machine_rank=args.machine_rank,
-                dist_url=args.dist_url,
+                # Detectron2's default is one port for each user: two trainings would meet there.
+                dist_url=args.dist_url if args.num_machines > 1 else "auto",
                 args=(args,),
             )
         except ProcessRaisedException as error:

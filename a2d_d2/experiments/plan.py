@@ -11,7 +11,7 @@ from pathlib import Path
 from detectron2.config import CfgNode
 
 from a2d_d2.config import setup_cfg
-from a2d_d2.experiments.records import describe_data, digest, file_name, flatten
+from a2d_d2.experiments.records import changed_keys, describe_data, digest, file_name, flatten
 from a2d_d2.experiments.systems import System, all_systems, suite_systems
 from a2d_d2.label_space import LabelSpace
 
@@ -102,7 +102,11 @@ class Experiment:
 
     def _digest(self, config: dict) -> str:
         return digest(
-            {"config": config, "data": self.data, "label_space": self.label_space.to_dict()}
+            {
+                "config": changed_keys(config),
+                "data": self.data,
+                "label_space": self.label_space.to_dict(),
+            }
         )
 
     # ---------------------------------------------------------------- runs

@@ -17,9 +17,10 @@ import cv2
 import detectron2
 import numpy
 import torch
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, get_cfg
 
 import a2d_d2
+from a2d_d2.config import add_a2d_config
 from a2d_d2.data.layout import annotated_frames, read_videoset
 from a2d_d2.data.release import split_videos
 from a2d_d2.label_space import LabelSpace
@@ -54,6 +55,17 @@ def flatten(config: CfgNode | Mapping, prefix: str = "") -> dict:
         elif prefix + key not in _PLACE_KEYS:
             flat[prefix + key] = value
     return json.loads(json.dumps(flat))  # tuples become lists, as they are when read again
+
+
+def changed_keys(flat: Mapping) -> dict:
+    """The keys of a flattened configuration that are not at their default.
+
+    They tell settings apart; a key that a later version adds leaves old records valid.
+    """
+    defaults = get_cfg()
+    add_a2d_config(defaults)
+    of_default = flatten(defaults)
+    return {key: value for key, value in flat.items() if value != of_default.get(key)}
 
 
 def digest(value: Mapping) -> str:

@@ -8,6 +8,7 @@ from a2d_d2.modeling.action_head import (
     ActionHead,
     HierarchicalActionHead,
 )
+from a2d_d2.modeling.backbone import build_resnet_fpn_backbone_without_pooling
 from a2d_d2.modeling.fusion import FUSION_REGISTRY, ConcatFusion
 from a2d_d2.modeling.meta_arch import ActorActionRCNN, FrameFeatures
 from a2d_d2.modeling.roi_heads import (
@@ -30,5 +31,6 @@ __all__ = [
     "FrameFeatures",
     "HierarchicalActionHead",
     "TemporalConv",
+    "build_resnet_fpn_backbone_without_pooling",
     "temporal_radius",
 ]

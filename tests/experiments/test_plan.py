@@ -5,7 +5,9 @@ import sys
 
 import pytest
 
+from a2d_d2 import config
 from a2d_d2.config import setup_cfg
+from a2d_d2.experiments import records
 from a2d_d2.experiments.plan import plan_lines
 from a2d_d2.experiments.systems import CONFIGS, all_systems, suite_systems
 from a2d_d2.label_space import LabelSpace
@@ -192,3 +194,19 @@ def test_digests_tell_settings_from_places(make_experiment, tmp_path):
         assert other[1] != here[1]
     assert digests(seeds=(4,))[0] == here[0]
     assert digests(seeds=(4,))[1] != here[1]
+
+
+def test_a_key_that_a_later_version_adds_leaves_digests_alone(make_experiment, monkeypatch):
+    def digests():
+        experiment = make_experiment()
+        return experiment.digest, experiment.run_digest(experiment.plan("table1")[0])
+
+    def add_more(cfg, add=config.add_a2d_config):
+        add(cfg)
+        cfg.TEST.LATER = 3
+
+    before = digests()
+    monkeypatch.setattr(config, "add_a2d_config", add_more)
+    monkeypatch.setattr(records, "add_a2d_config", add_more)
+    assert "TEST.LATER" in records.flatten(make_experiment().base_config)
+    assert digests() == before
