@@ -158,42 +158,45 @@ def _draw_cat(c: Canvas, phase: float) -> None:
     near, far = 0.45 * _swing(phase), 0.45 * _swing(phase, 0.5)
     wag = 0.06 * _swing(phase, 0.1)
     c.limb(
-        [(-0.22, 0.0), (-0.36, -0.04), (-0.42, -0.16), (-0.37 + wag, -0.3), (-0.43 + wag, -0.4)],
-        0.055,
+        [(-0.26, 0.08), (-0.4, 0.02), (-0.45, -0.14), (-0.38 + wag, -0.28), (-0.42 + wag, -0.42)],
+        0.085,
         MAIN,
     )
-    for x, swing in ((0.13, far), (-0.19, near)):
-        c.limb(_leg((x, 0.06), swing, 0.1, (0.1, 0.1)), 0.065, MAIN_FAR)
-    c.ellipse((-0.04, 0.0), (0.25, 0.115), MAIN)
-    for x, swing in ((0.16, near), (-0.22, far)):
-        c.limb(_leg((x, 0.06), swing, 0.1, (0.1, 0.1)), 0.07, MAIN)
-    for x in (0.17, 0.32):
-        c.polygon([(x - 0.055, -0.2), (x - 0.02, -0.38), (x + 0.065, -0.22)], MAIN)
-    c.ellipse((0.25, -0.13), (0.15, 0.13), MAIN)
-    c.ellipse((0.34, -0.09), (0.06, 0.045), SECOND)
-    for x in (0.23, 0.33):
-        c.ellipse((x, -0.16), (0.028, 0.034), ACCENT)
-        c.ellipse((x + 0.006, -0.16), (0.01, 0.03), DARK)
+    for x, swing in ((0.1, far), (-0.2, near)):
+        c.limb(_leg((x, 0.14), swing, 0.1, (0.09, 0.08)), 0.08, MAIN_FAR)
+    c.ellipse((-0.07, 0.07), (0.26, 0.16), MAIN)
+    for x, swing in ((0.13, near), (-0.24, far)):
+        c.limb(_leg((x, 0.14), swing, 0.1, (0.09, 0.08)), 0.085, MAIN)
+    for x in (0.11, 0.35):
+        c.polygon([(x - 0.09, -0.2), (x + (x - 0.23) * 0.2, -0.45), (x + 0.09, -0.2)], MAIN)
+    c.ellipse((0.23, -0.1), (0.21, 0.18), MAIN)
+    c.ellipse((0.27, -0.02), (0.09, 0.06), LIGHT)
+    for x in (0.17, 0.33):
+        c.ellipse((x, -0.13), (0.048, 0.055), ACCENT)
+        c.ellipse((x + 0.006, -0.13), (0.016, 0.05), DARK)
 
 
 def _draw_dog(c: Canvas, phase: float) -> None:
     near, far = 0.5 * _swing(phase), 0.5 * _swing(phase, 0.5)
     wag = 0.05 * _swing(phase, 0.3)
-    c.limb([(-0.3, -0.06), (-0.4, -0.13), (-0.44 + wag, -0.23)], 0.05, MAIN)
-    for x, swing in ((0.1, far), (-0.26, near)):
-        c.limb(_leg((x, 0.06), swing, 0.2, (0.16, 0.15)), 0.075, MAIN_FAR)
+    c.limb([(-0.34, -0.04), (-0.43, -0.1), (-0.45 + wag, -0.18)], 0.06, MAIN)
+    for x, swing in ((0.08, far), (-0.27, near)):
+        c.limb(_leg((x, 0.06), swing, 0.2, (0.16, 0.15)), 0.085, MAIN_FAR)
     c.polygon(
-        [(-0.35, -0.09), (0.16, -0.12), (0.23, 0.0), (0.12, 0.13), (-0.2, 0.08), (-0.34, 0.05)],
+        [(-0.38, -0.08), (0.14, -0.12), (0.2, 0.02), (0.12, 0.16), (-0.2, 0.11), (-0.38, 0.08)],
         MAIN,
     )
-    for x, swing in ((0.14, near), (-0.29, far)):
-        c.limb(_leg((x, 0.06), swing, 0.2, (0.16, 0.15)), 0.08, MAIN)
-    c.polygon([(0.1, -0.08), (0.2, 0.03), (0.33, -0.12), (0.22, -0.26)], MAIN)
-    c.ellipse((0.26, -0.2), (0.115, 0.1), MAIN)
-    c.polygon([(0.26, -0.24), (0.46, -0.2), (0.48, -0.13), (0.3, -0.1)], SECOND)
-    c.ellipse((0.47, -0.185), (0.03, 0.028), DARK)
-    c.ellipse((0.31, -0.23), (0.02, 0.022), DARK)
-    c.ellipse((0.19, -0.16), (0.05, 0.12), SECOND_FAR, 15)
+    for x, swing in ((0.12, near), (-0.31, far)):
+        leg = _leg((x, 0.06), swing, 0.2, (0.16, 0.15))
+        c.limb(leg, 0.09, MAIN)
+        c.limb(leg[1:], 0.09, LIGHT)
+    c.polygon([(0.04, -0.1), (0.19, 0.07), (0.32, -0.14), (0.18, -0.28)], MAIN)
+    c.limb([(0.09, -0.15), (0.25, 0.01)], 0.075, ACCENT)
+    c.ellipse((0.25, -0.24), (0.14, 0.12), MAIN)
+    c.polygon([(0.26, -0.3), (0.47, -0.24), (0.49, -0.12), (0.28, -0.1)], LIGHT)
+    c.ellipse((0.47, -0.22), (0.035, 0.035), DARK)
+    c.ellipse((0.3, -0.27), (0.025, 0.027), DARK)
+    c.ellipse((0.15, -0.18), (0.07, 0.17), SECOND_FAR, 15)
 
 
 _DRAW: dict[str, Callable[[Canvas, float], None]] = {
