@@ -4,7 +4,7 @@
     python train_net.py --config-file configs/a2d_R101_FPN.yaml --num-gpus 8 OUTPUT_DIR output/full
     python train_net.py --config-file configs/a2d_R101_FPN.yaml --resume OUTPUT_DIR output/full
     python train_net.py --config-file configs/a2d_R101_FPN.yaml --eval-only \\
-        MODEL.WEIGHTS output/full/model_best.pth OUTPUT_DIR output/full
+        MODEL.WEIGHTS output/full/model_final.pth OUTPUT_DIR output/full
 """
 
 import argparse

@@ -14,6 +14,7 @@ from detectron2.utils.registry import Registry
 from torch import Tensor, nn
 
 from a2d_d2.modeling.classes import model_label_space, pair_index
+from a2d_d2.utils.registry import registered
 
 ROI_ACTION_HEAD_REGISTRY = Registry("ROI_ACTION_HEAD")
 ROI_ACTION_HEAD_REGISTRY.__doc__ = """
@@ -24,7 +25,9 @@ instance has the ``forward`` that :class:`ActionHead` documents.
 
 def build_action_head(cfg: CfgNode, input_shape: ShapeSpec) -> nn.Module:
     """The action head ``MODEL.ROI_ACTION_HEAD.NAME``."""
-    return ROI_ACTION_HEAD_REGISTRY.get(cfg.MODEL.ROI_ACTION_HEAD.NAME)(cfg, input_shape)
+    return registered(
+        ROI_ACTION_HEAD_REGISTRY, "MODEL.ROI_ACTION_HEAD.NAME", cfg.MODEL.ROI_ACTION_HEAD.NAME
+    )(cfg, input_shape)
 
 
 def predict_actions(instances: list[Instances], logits: Tensor, valid: Tensor) -> list[Instances]:

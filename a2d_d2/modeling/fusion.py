@@ -9,6 +9,8 @@ from detectron2.layers import ShapeSpec
 from detectron2.utils.registry import Registry
 from torch import Tensor, nn
 
+from a2d_d2.utils.registry import registered
+
 FUSION_REGISTRY = Registry("FUSION")
 FUSION_REGISTRY.__doc__ = """
 Registry of fusion modules, called as ``obj(cfg, input_shapes)`` with one mapping of pyramid levels
@@ -19,7 +21,9 @@ that :class:`ConcatFusion` documents.
 
 def build_fusion(cfg: CfgNode, input_shapes: list[dict[str, ShapeSpec]]) -> nn.Module:
     """The fusion module ``MODEL.FUSION.NAME``."""
-    return FUSION_REGISTRY.get(cfg.MODEL.FUSION.NAME)(cfg, input_shapes)
+    return registered(FUSION_REGISTRY, "MODEL.FUSION.NAME", cfg.MODEL.FUSION.NAME)(
+        cfg, input_shapes
+    )
 
 
 @FUSION_REGISTRY.register()

@@ -18,6 +18,9 @@ from a2d_d2.label_space import LabelSpace
 
 logger = logging.getLogger(__name__)
 
+# What reading a file raises that is missing, broken or no checkpoint.
+_UNREADABLE = (OSError, EOFError, RuntimeError, LookupError, AttributeError, TypeError, ValueError)
+_UNREADABLE += (pickle.UnpicklingError,)
 FLOW_PREFIX = "flow_backbone."
 BATCH_STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
 # Layers whose outputs belong to classes, and how many of them to each.
@@ -231,10 +234,12 @@ def _load(module: nn.Module, key: str, path: str, rows: dict[int, int] | None = 
         if not os.path.isfile(local):
             raise FileNotFoundError("there is no such file")
         reader.load(path)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+    except _UNREADABLE as error:
+        # What torch and pickle say of a file that is something else helps nobody.
+        reason = error if isinstance(error, OSError) else "it is not a checkpoint, or cut off"
         raise ValueError(
-            f"cannot load {key} ({path}): {error}; give a checkpoint that can be read, or an empty "
-            f'{key} ("") to start at random'
+            f"cannot load {key} ({path}): {reason}; give a checkpoint that can be read, or an "
+            f'empty {key} ("") to start at random'
         ) from error
     if not reader.loaded:
         raise ValueError(

@@ -2,10 +2,10 @@
 with (Tables 2 and 3)."""
 
 from detectron2.config import CfgNode
-from detectron2.modeling import META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
-from detectron2.utils.registry import Registry
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
 
 from a2d_d2.modeling.classes import CLASSES
+from a2d_d2.utils.registry import registered
 
 TRAIN_BRANCHES = ("joint", "actor", "action", "separate")
 
@@ -20,7 +20,7 @@ def takes_clips(cfg: CfgNode) -> bool:
     """
     arch = cfg.MODEL.META_ARCHITECTURE
     return getattr(
-        _registered(META_ARCH_REGISTRY, "MODEL.META_ARCHITECTURE", arch), "takes_clips", False
+        registered(META_ARCH_REGISTRY, "MODEL.META_ARCHITECTURE", arch), "takes_clips", False
     )
 
 
@@ -46,8 +46,9 @@ def check_system(cfg: CfgNode) -> None:
             raise ValueError(
                 f"MODEL.{key} is {model[key]!r}; it must be one of {', '.join(values)}"
             )
+    registered(BACKBONE_REGISTRY, "MODEL.BACKBONE.NAME", model.BACKBONE.NAME)
     arch, heads = model.META_ARCHITECTURE, model.ROI_HEADS.NAME
-    heads_class = _registered(ROI_HEADS_REGISTRY, "MODEL.ROI_HEADS.NAME", heads)
+    heads_class = registered(ROI_HEADS_REGISTRY, "MODEL.ROI_HEADS.NAME", heads)
     classes = getattr(heads_class, "region_classes", None)
     if not takes_clips(cfg):
         if classes is not None:
@@ -86,11 +87,3 @@ def check_system(cfg: CfgNode) -> None:
             "MODEL.ROI_ACTION_HEAD.EXCLUDED_ACTORS must be empty: MODEL.ROI_HEADS.NAME "
             f"{heads} has no action head, whose labels alone could be left out"
         )
-
-
-def _registered(registry: Registry, key: str, name: str) -> type:
-    """The class that the value ``name`` of a key stands for."""
-    if name not in registry:
-        names = ", ".join(sorted(known for known, _ in registry))
-        raise ValueError(f"{key} is {name!r}; it must be one of {names}")
-    return registry.get(name)

@@ -11,6 +11,7 @@ from detectron2.utils.registry import Registry
 from torch import Tensor, nn
 
 from a2d_d2.modeling.system import takes_clips
+from a2d_d2.utils.registry import registered
 
 TEMPORAL_REGISTRY = Registry("TEMPORAL")
 TEMPORAL_REGISTRY.__doc__ = """
@@ -31,14 +32,18 @@ def temporal_radius(cfg: CfgNode) -> int:
     """
     if not cfg.MODEL.TEMPORAL.ENABLED or cfg.MODEL.TRAIN_BRANCH == "actor" or not takes_clips(cfg):
         return 0
-    return TEMPORAL_REGISTRY.get(cfg.MODEL.TEMPORAL.NAME).config_radius(cfg)
+    return registered(
+        TEMPORAL_REGISTRY, "MODEL.TEMPORAL.NAME", cfg.MODEL.TEMPORAL.NAME
+    ).config_radius(cfg)
 
 
 def build_temporal(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> nn.Module:
     """The temporal module of one stream: that of the config or, when off, the key frame alone."""
     if not cfg.MODEL.TEMPORAL.ENABLED:
         return TemporalConv(input_shape, num_layers=0)
-    return TEMPORAL_REGISTRY.get(cfg.MODEL.TEMPORAL.NAME)(cfg, input_shape)
+    return registered(TEMPORAL_REGISTRY, "MODEL.TEMPORAL.NAME", cfg.MODEL.TEMPORAL.NAME)(
+        cfg, input_shape
+    )
 
 
 @TEMPORAL_REGISTRY.register()
