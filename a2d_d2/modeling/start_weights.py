@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+import struct
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 # What reading a file raises that is missing, broken or no checkpoint.
 _UNREADABLE = (OSError, EOFError, RuntimeError, LookupError, AttributeError, TypeError, ValueError)
-_UNREADABLE += (pickle.UnpicklingError,)
+_UNREADABLE += (pickle.UnpicklingError, struct.error)
 FLOW_PREFIX = "flow_backbone."
 BATCH_STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
 # Layers whose outputs belong to classes, and how many of them to each.

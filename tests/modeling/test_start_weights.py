@@ -227,6 +227,18 @@ def test_empty_keys_load_nothing(small_cfg):
     assert result["appearance"].loaded == 0
 
 
+@pytest.mark.parametrize("name", ["text.pth", "list.pkl", "numbers.pkl"])
+def test_files_that_are_no_checkpoints_are_named(small_cfg, tmp_path, name):
+    path = tmp_path / name
+    content = {"text": b"junk", "list": pickle.dumps([1]), "numbers": pickle.dumps({"weights": 3})}
+    path.write_bytes(content[path.stem])
+    cfg = small_cfg("MODEL.WEIGHTS", str(path))
+    with pytest.raises(
+        ValueError, match=rf"cannot load MODEL.WEIGHTS \(.*{name}\): it is not a ch"
+    ):
+        load_start_weights(build_model(cfg), cfg)
+
+
 @pytest.mark.parametrize("key", ["MODEL.WEIGHTS", "MODEL.FLOW.WEIGHTS"])
 def test_wrong_files_are_named(small_cfg, tmp_path, key):
     missing = small_cfg(key, str(tmp_path / "none.pkl"))
