@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data import (
+    DatasetCatalog,
     DatasetFromList,
     build_detection_test_loader,
     build_detection_train_loader,
@@ -46,11 +47,22 @@ def start_at(loader: DataLoader, step: int) -> None:
     loader.dataset.sampler.start = step
 
 
+def check_registered(key: str, names: Iterable[str]) -> None:
+    """ValueError when a name of DATASETS.TRAIN or TEST (``key``) stands for nothing."""
+    for name in names:
+        if name not in DatasetCatalog:
+            raise ValueError(
+                f"{key} names {name!r}, which is not registered; use a2d_train, a2d_val or "
+                "a2d_test, or register it (a2d_d2.data.registration.register_release)"
+            )
+
+
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> Iterable[list[dict]]:
     """A loader of every annotated frame of a data set, one a batch.
 
     Frames without annotations come too: an evaluation counts them.
     """
+    check_registered("DATASETS.TEST", [dataset_name])
     mapper = build_mapper(cfg, is_train=False)
     return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 
@@ -100,6 +112,7 @@ def train_records(cfg: CfgNode) -> list[dict]:
     Raises:
         ValueError: no clip is there.
     """
+    check_registered("DATASETS.TRAIN", cfg.DATASETS.TRAIN)
     records = get_detection_dataset_dicts(
         cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
     )

@@ -21,7 +21,7 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from torch import nn
 
-from a2d_d2.data.build import build_test_loader, build_train_loader, start_at
+from a2d_d2.data.build import build_test_loader, build_train_loader, check_registered, start_at
 from a2d_d2.data.stream import derived_seed
 from a2d_d2.engine.optimizer import build_optimizer
 from a2d_d2.evaluation.evaluators import ActorActionEvaluator, DetectorEvaluators
@@ -136,6 +136,7 @@ class ActorActionTrainer(DefaultTrainer):
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         if cfg.SEED >= 0:  # so that a later stage starts alike in whatever process
             seed_all_rng(cfg.SEED + comm.get_rank())
+        check_registered("DATASETS.TEST", cfg.DATASETS.TEST)
         for name in cfg.DATASETS.TEST:
             # A fault shows now, not at the first evaluation.
             DatasetCatalog.get(name)

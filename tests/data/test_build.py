@@ -178,3 +178,10 @@ def test_loader_survives_a_clip_that_is_cut_short(make_cfg, tiny_release, tmp_pa
     loader = iter(build_train_loader(cfg))
     seen = {clip["video_id"] for _ in range(10) for clip in next(loader)}
     assert seen and broken["video_id"] not in seen
+
+
+def test_names_that_are_not_registered(make_cfg):
+    with pytest.raises(ValueError, match="DATASETS.TRAIN names 'nosuch', which is not registered"):
+        train_records(make_cfg("DATASETS.TRAIN", ("nosuch",)))
+    with pytest.raises(ValueError, match="DATASETS.TEST names 'nosuch'"):
+        build_test_loader(make_cfg(), "nosuch")
