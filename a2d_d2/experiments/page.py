@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from a2d_d2.experiments.systems import all_systems
 from a2d_d2.experiments.tables import LEVELS, MISSING, Table, all_tables, data_note, paper_tables
 from a2d_d2.label_space import LabelSpace
-from a2d_d2.visualization.charts import line_chart
+from a2d_d2.visualization.charts import chart_card
 from a2d_d2.visualization.page import render_page
 from a2d_d2.visualization.training_log import Curve
 
@@ -120,13 +120,5 @@ def _curves(results: Mapping) -> str:
             if not curves:
                 continue
             title = f"{summary['title']}, seed {record['seed']}: {metric.split('/')[-1]}"
-            keys = "".join(
-                f'<span><i class="line-{i}"></i>{level} {curve.values[-1]:.1f}</span>'
-                for i, (level, curve) in enumerate(curves.items())
-            )
-            cards += (
-                f'<figure class="card"><figcaption>{html.escape(title)}'
-                f'<div class="keys">{keys}</div></figcaption>'
-                f"{line_chart(curves, title=title)}</figure>"
-            )
+            cards += chart_card(title, curves, ".1f")
     return cards and f'<p class="note">{_CURVE_NOTE}</p><div class="charts">{cards}</div>'

@@ -94,3 +94,21 @@ def line_chart(curves: Mapping[str, Curve], *, title: str) -> str:
         + "".join(parts)
         + "</svg>"
     )
+
+
+def chart_card(title: str, curves: Mapping[str, Curve], digits: str) -> str:
+    """A chart with its title and, beside the name of each curve, its last value as HTML.
+
+    Args:
+        title: plain text.
+        curves: name to curve, at least one.
+        digits: format of the last values, as ".1f".
+    """
+    keys = "".join(
+        f'<span><i class="line-{i}"></i>{html.escape(name)} {curve.values[-1]:{digits}}</span>'
+        for i, (name, curve) in enumerate(curves.items())
+    )
+    return (
+        f'<figure class="card"><figcaption>{html.escape(title)}<div class="keys">{keys}</div>'
+        f"</figcaption>{line_chart(curves, title=title)}</figure>"
+    )

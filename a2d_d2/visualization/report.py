@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import cv2
 
 from a2d_d2.label_space import LabelSpace
-from a2d_d2.visualization.charts import line_chart
+from a2d_d2.visualization.charts import chart_card
 from a2d_d2.visualization.flow import flow_wheel
 from a2d_d2.visualization.page import render_page
 from a2d_d2.visualization.training_log import Curve
@@ -177,14 +177,7 @@ def _training(training: Mapping[str, Curve]) -> str:
         curves = {name: training[key] for key, name in scalars.items() if key in training}
         if not curves:
             continue
-        keys = "".join(
-            f'<span><i class="line-{i}"></i>{name} {curve.values[-1]:.3g}</span>'
-            for i, (name, curve) in enumerate(curves.items())
-        )
-        cards += (
-            f'<figure class="card"><figcaption>{title}<div class="keys">{keys}</div></figcaption>'
-            f"{line_chart(curves, title=title)}</figure>"
-        )
+        cards += chart_card(title, curves, ".3g")
     if not cards:
         return ""
     return (
