@@ -157,23 +157,24 @@ def _draw_car(c: Canvas, phase: float) -> None:
 def _draw_cat(c: Canvas, phase: float) -> None:
     near, far = 0.45 * _swing(phase), 0.45 * _swing(phase, 0.5)
     wag = 0.06 * _swing(phase, 0.1)
-    c.limb(
-        [(-0.26, 0.08), (-0.4, 0.02), (-0.45, -0.14), (-0.38 + wag, -0.28), (-0.42 + wag, -0.42)],
-        0.085,
-        MAIN,
-    )
-    for x, swing in ((0.1, far), (-0.2, near)):
-        c.limb(_leg((x, 0.14), swing, 0.1, (0.09, 0.08)), 0.08, MAIN_FAR)
-    c.ellipse((-0.07, 0.07), (0.26, 0.16), MAIN)
-    for x, swing in ((0.13, near), (-0.24, far)):
-        c.limb(_leg((x, 0.14), swing, 0.1, (0.09, 0.08)), 0.085, MAIN)
-    for x in (0.11, 0.35):
-        c.polygon([(x - 0.09, -0.2), (x + (x - 0.23) * 0.2, -0.45), (x + 0.09, -0.2)], MAIN)
-    c.ellipse((0.23, -0.1), (0.21, 0.18), MAIN)
-    c.ellipse((0.27, -0.02), (0.09, 0.06), LIGHT)
-    for x in (0.17, 0.33):
-        c.ellipse((x, -0.13), (0.048, 0.055), ACCENT)
-        c.ellipse((x + 0.006, -0.13), (0.016, 0.05), DARK)
+    tail = [(-0.3, 0.08), (-0.43, 0.02), (-0.46, -0.14), (-0.38 + wag, -0.28), (-0.43 + wag, -0.42)]
+    c.limb(tail, 0.085, MAIN)
+    c.limb(tail[3:], 0.085, SECOND)
+    for x, swing in ((0.12, far), (-0.24, near)):
+        c.limb(_leg((x, 0.13), swing, 0.1, (0.09, 0.08)), 0.075, MAIN_FAR)
+    c.ellipse((-0.07, 0.07), (0.3, 0.14), MAIN)
+    for x in (-0.22, -0.1, 0.02):  # a tabby's stripes
+        c.limb([(x, -0.045), (x - 0.02, 0.09)], 0.045, SECOND)
+    for x, swing in ((0.16, near), (-0.28, far)):
+        c.limb(_leg((x, 0.13), swing, 0.1, (0.09, 0.08)), 0.08, MAIN)
+    for side in (-1, 1):
+        x = 0.27 + 0.1 * side
+        c.polygon([(x - 0.075, -0.16), (x + 0.05 * side, -0.4), (x + 0.075, -0.16)], MAIN)
+    c.ellipse((0.27, -0.09), (0.18, 0.13), MAIN)
+    c.ellipse((0.31, -0.03), (0.085, 0.05), LIGHT)
+    for x in (0.22, 0.35):
+        c.ellipse((x, -0.11), (0.04, 0.045), ACCENT)
+        c.ellipse((x + 0.006, -0.11), (0.014, 0.04), DARK)
 
 
 def _draw_dog(c: Canvas, phase: float) -> None:
