@@ -22,7 +22,7 @@ BOX_TOLERANCE = 1.0
 _ONE_BASED = np.array([1.0, 1.0, 0.0, 0.0])
 _SPLITS = {number: split for split, number in USAGE.items()}
 _COLUMNS = ("height", "width", "number of frames", "number of annotated frames", "usage")
-_REMEDY = "restore the file from the data set, or delete it to leave the frame out"
+_REMEDY = "restore it from the data set; in the training split, deleting it leaves the frame out"
 
 
 class ReleaseError(ValueError):

@@ -10,10 +10,14 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from a2d_d2.config import setup_cfg
+from a2d_d2.data.synthetic.generate import GENERATOR_VERSION
 from a2d_d2.engine.child import StageBar, run_logged
 from a2d_d2.evaluation.tables import paper_tables
+from a2d_d2.experiments.records import changed_keys, digest, flatten
 from a2d_d2.utils.files import write_json
 from a2d_d2.utils.parallel import default_workers
+from a2d_d2.utils.repository import REPOSITORY, repository_path
 
 CONFIG = "configs/synthetic/R18_FPN.yaml"
 TRAINING_TIME = re.compile(r"Total training time: (?:(\d+) days?, )?(\d+):(\d+):(\d+)")
@@ -49,21 +53,22 @@ def run_demo(output: Path, size: DemoSize, seed: int = SEED) -> None:
     """
     start = time.perf_counter()
     root, cache, model, report = (output / n for n in ("A2D", "cache", "model", "report"))
-    python = sys.executable
+    python, config = sys.executable, repository_path(CONFIG)
     inference = model / "inference"
     is_fresh = not output.exists()
     training_seconds = None
     _claim(output, size, seed)
 
-    release = [python, "tools/make_synthetic_a2d.py", f"--output={root}", f"--seed={seed}"]
+    release = [python, repository_path("tools/make_synthetic_a2d.py")]
+    release += [f"--output={root}", f"--seed={seed}"]
     release += [f"--train={size.train_videos}", f"--test={size.test_videos}"]
     _step(1, "Generate a release in A2D's layout", release)
 
-    prepare = [python, "tools/prepare_clips.py", f"--root={root}", f"--cache={cache}"]
-    prepare += ["--length=3"]
+    prepare = [python, repository_path("tools/prepare_clips.py")]
+    prepare += [f"--root={root}", f"--cache={cache}", "--length=3"]
     _step(2, "Decode the clips and compute optical flow once", prepare)
 
-    train = [python, "train_net.py", "--config-file", CONFIG, "--resume"]
+    train = [python, repository_path("train_net.py"), "--config-file", config, "--resume"]
     train += ["DATASETS.ROOT", str(root), "INPUT.CLIP.CACHE", str(cache)]
     train += ["OUTPUT_DIR", str(model), *size.options]
     _announce(3, "Train the two-stream model from scratch, then evaluate it", train)
@@ -72,7 +77,8 @@ def run_demo(output: Path, size: DemoSize, seed: int = SEED) -> None:
     else:
         training_seconds = _train(train, model / "console.log")
 
-    look = [python, "tools/visualize_results.py", f"--root={root}", f"--output={report}"]
+    look = [python, repository_path("tools/visualize_results.py")]
+    look += [f"--root={root}", f"--output={report}"]
     look += [f"--predictions={inference / 'predictions.json'}"]
     look += [f"--metrics={inference / 'metrics.json'}", f"--training={model / 'metrics.json'}"]
     _step(4, "Make pictures and a page of results", look)
@@ -99,21 +105,51 @@ Scores    {inference / "metrics.json"}
 Log       {model / "console.log"}
 
 Next:
-  See what the network is fed    {python} tools/visualize_data.py --config-file {CONFIG} \\
+  See what the network is fed    {python} {repository_path("tools/visualize_data.py")} \\
+                                     --config-file {config} \\
                                      --output {output / "data"} DATASETS.ROOT {root}
-  Score your own predictions     {python} tools/evaluate.py --help
+  Score your own predictions     {python} {repository_path("tools/evaluate.py")} --help
   Train on the real A2D          README.md, "Train on A2D"
 """
     )
 
 
+def _config_digest() -> str:
+    """SHA-256 of the configuration files that the demo trains with."""
+    texts = (
+        (REPOSITORY / path).read_text(encoding="utf-8")
+        for path in (CONFIG, "configs/Base-A2D.yaml")
+    )
+    return hashlib.sha256("".join(texts).encode()).hexdigest()
+
+
+def settings_digest() -> str:
+    """SHA-256 of what decides the figures of the full demo: configuration and release.
+
+    Unlike :func:`demo_settings` it does not depend on comments.
+    """
+    settings = {
+        "config": changed_keys(flatten(setup_cfg(str(REPOSITORY / CONFIG)))),
+        "generator": GENERATOR_VERSION,
+        "size": asdict(FULL),
+        "seed": SEED,
+    }
+    return digest(settings)
+
+
+def demo_settings(size: DemoSize, seed: int) -> dict:
+    """What tells the folder of one demo from that of another."""
+    return {
+        **asdict(size),
+        "options": list(size.options),
+        "seed": seed,
+        "config": _config_digest(),
+    }
+
+
 def _claim(output: Path, size: DemoSize, seed: int) -> None:
     """Notes in ``output`` what it is for; a folder of another demo is refused, not mixed up."""
-    config = "".join(
-        path.read_text(encoding="utf-8") for path in (Path(CONFIG), Path("configs/Base-A2D.yaml"))
-    )
-    digest = hashlib.sha256(config.encode()).hexdigest()
-    settings = {**asdict(size), "options": list(size.options), "seed": seed, "config": digest}
+    settings = demo_settings(size, seed)
     path = output / "demo.json"
     if path.exists() and json.loads(path.read_text(encoding="utf-8")) != settings:
         raise ValueError(

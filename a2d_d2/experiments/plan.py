@@ -14,8 +14,8 @@ from a2d_d2.config import setup_cfg
 from a2d_d2.experiments.records import changed_keys, describe_data, digest, file_name, flatten
 from a2d_d2.experiments.systems import System, all_systems, suite_systems
 from a2d_d2.label_space import LabelSpace
+from a2d_d2.utils.repository import repository_path
 
-REPOSITORY = Path(__file__).parents[2]
 # Keys that the runner sets itself, and what sets them.
 _TAKEN = {
     "OUTPUT_DIR": "--output",
@@ -163,8 +163,9 @@ class Experiment:
         if self.cache is None:
             return None
         cfg = self.base_config
-        command = [sys.executable, _script("tools/prepare_clips.py"), "--root", str(self.root)]
-        command += ["--cache", str(self.cache), "--method", cfg.INPUT.FLOW_METHOD]
+        command = [sys.executable, repository_path("tools/prepare_clips.py")]
+        command += ["--root", str(self.root), "--cache", str(self.cache)]
+        command += ["--method", cfg.INPUT.FLOW_METHOD]
         command += ["--length", str(cfg.INPUT.CLIP.LENGTH)]
         return [*command, "--stride", str(cfg.INPUT.CLIP.STRIDE)]
 
@@ -210,14 +211,7 @@ class Experiment:
         prefix = shlex.split(self.launcher)
         if not any(os.path.basename(word) == "torchrun" for word in prefix):
             prefix.append(sys.executable)
-        return [*prefix, _script("train_net.py"), "--config-file", self.base, mode]
-
-
-def _script(path: str) -> str:
-    """A script of the repository, as short as the current folder allows."""
-    absolute = REPOSITORY / path
-    relative = os.path.relpath(absolute)
-    return str(absolute) if relative.startswith(os.pardir) else relative
+        return [*prefix, repository_path("train_net.py"), "--config-file", self.base, mode]
 
 
 def plan_lines(experiment: Experiment, runs: Sequence[Run]) -> Iterator[str]:

@@ -1,12 +1,12 @@
 """The systems of the paper's tables, and which table needs which."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from a2d_d2.config import system_options
 from a2d_d2.label_space import LabelSpace
+from a2d_d2.utils.repository import REPOSITORY
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = REPOSITORY / "configs"
 SUITES = ("table1", "table2", "table3", "zero_shot")
 ZERO_SHOT = "zero_shot-"
 

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 _UNREADABLE = (OSError, EOFError, RuntimeError, LookupError, AttributeError, TypeError, ValueError)
 _UNREADABLE += (pickle.UnpicklingError, struct.error)
 FLOW_PREFIX = "flow_backbone."
+FLOW_STREAM = (FLOW_PREFIX, "temporal.motion.")
 BATCH_STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
 # Layers whose outputs belong to classes, and how many of them to each.
 ROWS_PER_CLASS = {
@@ -66,7 +67,8 @@ def load_start_weights(model: nn.Module, cfg: CfgNode) -> dict[str, LoadedWeight
     other features than in the file (CartesianROIHeads).
 
     Returns:
-        What was loaded: "appearance" (all but the flow backbone) and "flow" (where there is one).
+        What was loaded: "flow" (the flow backbone and its temporal module, where there is one) and
+        "appearance" (everything else).
 
     Raises:
         ValueError: a file is missing, unreadable, or fits nothing; names the key and the remedy.
@@ -89,7 +91,7 @@ def load_start_weights(model: nn.Module, cfg: CfgNode) -> dict[str, LoadedWeight
     streams = {"appearance": [], "flow": []}
     for name in model.state_dict():
         if not name.endswith("num_batches_tracked"):  # a counter of BatchNorm, not a weight
-            streams["flow" if name.startswith(FLOW_PREFIX) else "appearance"].append(name)
+            streams["flow" if name.startswith(FLOW_STREAM) else "appearance"].append(name)
     result = {}
     for stream, source in (("appearance", cfg.MODEL.WEIGHTS), ("flow", flow_source)):
         if streams[stream]:

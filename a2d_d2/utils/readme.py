@@ -6,8 +6,9 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from a2d_d2.engine.demo import FULL, SEED, demo_settings, settings_digest
 from a2d_d2.experiments.tables import readme_block
-from a2d_d2.utils.files import write_text
+from a2d_d2.utils.files import write_json
 
 LEVELS = ("actor", "action", "joint")
 
@@ -73,15 +74,28 @@ OPTIONAL = {"experiments"}
 
 
 def take_over_demo(demo: Path, root: Path) -> None:
-    """Copies the figures of a demo that was run in one go into ``root/results``.
+    """Copies the figures of a full demo that was run in one go into ``root/results``.
+
+    They are kept with a digest of what they were made with, by which a test sees that they are out
+    of date.
 
     Raises:
-        ValueError: ``demo`` is not the folder of one.
+        ValueError: ``demo`` is not the folder of one, or it was made with other settings.
     """
-    summary = demo / "summary.json"
+    summary, settings = demo / "summary.json", demo / "demo.json"
     if not summary.exists():
         raise ValueError(f"{summary} does not exist; run make demo in a new folder, in one go")
-    write_text(root / "results" / "demo" / "summary.json", summary.read_text(encoding="utf-8"))
+    made_with = json.loads(settings.read_text(encoding="utf-8"))
+    if made_with != demo_settings(FULL, SEED):
+        raise ValueError(
+            f"{demo} was made with another size, seed or configuration than the demo has now; run "
+            "make demo in a new folder, in one go"
+        )
+    figures = json.loads(summary.read_text(encoding="utf-8"))
+    write_json(
+        root / "results" / "demo" / "summary.json",
+        {"seed": SEED, "settings_sha256": settings_digest(), **figures},
+    )
 
 
 def update_readme(root: Path) -> str:

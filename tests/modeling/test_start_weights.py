@@ -16,6 +16,7 @@ from a2d_d2.modeling.start_weights import (
 )
 
 COCO = MetadataCatalog.get("coco_2017_val").thing_classes
+UNKNOWN_TO_IMAGENET = ("flow_backbone.fpn_", "temporal.motion.")
 ACTION_BRANCH = ("temporal.", "roi_heads.action_head.")
 BOTTLENECK = ["MODEL.RESNETS.DEPTH", 50, "MODEL.RESNETS.NORM", "FrozenBN"]
 # Narrow layers, so that a ResNet of bottleneck blocks stays small.
@@ -172,7 +173,7 @@ def test_imagenet_resnet_fills_the_flow_backbone(small_cfg, request, package_log
     result = load_start_weights(model, cfg)
     flow = model.flow_backbone.bottom_up.state_dict()
     assert all(torch.equal(flow[name], x) for name, x in weights.items())
-    left = [name for name in result["flow"].left if not name.startswith("flow_backbone.fpn_")]
+    left = [name for name in result["flow"].left if not name.startswith(UNKNOWN_TO_IMAGENET)]
     if file == "caffe2_resnet" and norm == "BN":  # statistics are merged into its weights
         assert left and all("running" in name for name in left)
     else:
@@ -217,7 +218,7 @@ def test_actor_checkpoint_starts_the_action_branch(small_cfg, caffe2_resnet, tmp
     )
     result = load_start_weights(build_model(cfg), cfg)
     assert all(name.startswith(ACTION_BRANCH) for name in result["appearance"].left)
-    assert all(name.startswith("flow_backbone.fpn_") for name in result["flow"].left)
+    assert all(name.startswith(UNKNOWN_TO_IMAGENET) for name in result["flow"].left)
 
 
 def test_empty_keys_load_nothing(small_cfg):
@@ -309,7 +310,7 @@ def test_heads_on_fused_features_leave_the_box_head_of_coco(small_cfg, coco_weig
     before = {name: x.clone() for name, x in model.roi_heads.state_dict().items()}
     left = load_start_weights(model, cfg)["appearance"].left
     assert set(left) == {f"roi_heads.{name}" for name in before} | {
-        name for name in model.state_dict() if name.startswith("temporal.")
+        name for name in model.state_dict() if name.startswith("temporal.appearance.")
     }
     assert all(torch.equal(model.roi_heads.state_dict()[name], x) for name, x in before.items())
     assert torch.equal(model.backbone.fpn_output2.weight, weights["backbone.fpn_output2.weight"])

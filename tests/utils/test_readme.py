@@ -5,15 +5,38 @@ from pathlib import Path
 
 import pytest
 
+from a2d_d2.engine.demo import FULL, MINIATURE, SEED, demo_settings, settings_digest
 from a2d_d2.experiments.tables import readme_block
 from a2d_d2.label_space import LabelSpace
-from a2d_d2.utils.readme import BLOCKS, demo_block, update_readme
+from a2d_d2.utils.readme import BLOCKS, demo_block, take_over_demo, update_readme
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_readme_holds_what_the_results_say():
     assert update_readme(ROOT) == (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_demo_has_still_the_settings_that_its_figures_were_made_with():
+    figures = json.loads((ROOT / BLOCKS["demo"][0]).read_text())
+    message = "run make demo in a new folder, then tools/update_readme.py --demo FOLDER"
+    assert figures["settings_sha256"] == settings_digest(), message
+
+
+def test_figures_of_another_demo_are_not_taken_over(tmp_path):
+    demo = tmp_path / "demo"
+    demo.mkdir()
+    with pytest.raises(ValueError, match=r"summary\.json does not exist"):
+        take_over_demo(demo, tmp_path)
+    (demo / "summary.json").write_text('{"total_seconds": 700}')
+    (demo / "demo.json").write_text(json.dumps(demo_settings(MINIATURE, SEED)))
+    with pytest.raises(ValueError, match="another size, seed or configuration"):
+        take_over_demo(demo, tmp_path)
+    (demo / "demo.json").write_text(json.dumps(demo_settings(FULL, SEED)))
+    take_over_demo(demo, tmp_path)
+    taken = json.loads((tmp_path / BLOCKS["demo"][0]).read_text())
+    assert taken["total_seconds"] == 700
+    assert taken["settings_sha256"] == settings_digest()
 
 
 def test_scores_stand_in_their_columns():
