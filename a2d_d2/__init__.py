@@ -1,3 +1,15 @@
 """Joint actor-action semantic segmentation in video, on top of Detectron2."""
 
+import logging
+import warnings
+
+# Detectron2 0.6 makes calls whose end today's torch announces. Users can do nothing about them.
+warnings.filterwarnings(
+    "ignore", message="`torch.jit.script` is deprecated", category=FutureWarning
+)
+warnings.filterwarnings("ignore", message="torch.meshgrid: in an upcoming", category=UserWarning)
+logging.getLogger("torch.fx._symbolic_trace").addFilter(
+    lambda record: "is_fx_tracing" not in str(record.msg)
+)
+
 __version__ = "0.1.0"
