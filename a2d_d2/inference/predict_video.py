@@ -224,15 +224,26 @@ def _finished(job: VideoJob, settings: dict) -> dict | None:
 
 
 @dataclass
-class _Clock:
-    """When each frame is, by its place in the stream: in the source and in the written video."""
+class _Written:
+    """What was written of the frames.
 
-    source: array = field(default_factory=lambda: array("d"))
-    written: array = field(default_factory=lambda: array("d"))
+    Attributes:
+        times: seconds of each frame in the source.
+        shown: seconds of each frame in the written video, or from the first frame without one.
+        duration: seconds of the written video.
+        size: (height, width) of its pictures.
+        seconds: how long it took.
+    """
 
-    def end(self, index: int, duration: float) -> float:
+    times: array = field(default_factory=lambda: array("d"))
+    shown: array = field(default_factory=lambda: array("d"))
+    duration: float = 0.0
+    size: tuple[int, int] = (0, 0)
+    seconds: float = 0.0
+
+    def end(self, index: int) -> float:
         """When frame ``index`` makes way for the next, in the written video."""
-        return self.written[index + 1] if index + 1 < len(self.written) else duration
+        return self.shown[index + 1] if index + 1 < len(self.shown) else self.duration
 
 
 def predict_video(
@@ -260,83 +271,51 @@ def predict_video(
         VideoError: not one frame came; nothing was written.
     """
     source = job.source
-    clock = _Clock()
-    drawn_path = job.path(output.suffix) if output else None
-    duration, size = 0.0, (0, 0)
-    start = time.perf_counter()
     # Without it nobody takes what follows for complete.
     job.path(".tracks.json").unlink(missing_ok=True)
-    with contextlib.ExitStack() as stack:
-        results = stack.enter_context(contextlib.closing(predictor.predict(source)))
-        bar = stack.enter_context(
-            tqdm(
-                total=source.expected_frames,
-                desc=job.base.name,
-                unit="frame",
-                leave=False,
-                position=comm.get_local_rank(),
-                disable=not progress,
-            )
-        )
-        writer = lines = None
-        for result, instances in _tracked(results, tracker, interrupt):
-            if lines is None:
-                job.base.parent.mkdir(parents=True, exist_ok=True)
-                lines = stack.enter_context(
-                    open(job.path(".jsonl"), "w", encoding="utf-8", buffering=1)
-                )
-                if output:
-                    writer = stack.enter_context(open_writer(drawn_path, output, source.fps))
-            number = source.first_frame + result.index + 1
-            lines.write(json.dumps(_line(result, number, instances, label_space)) + "\n")
-            clock.source.append(result.time)
-            if writer:
-                picture = _draw(result, instances, label_space)
-                size = picture.shape[:2]
-                clock.written.append(writer.write(picture, result.time, number))
-                duration = writer.duration
-            else:
-                clock.written.append(result.time - clock.source[0])
-                duration = clock.written[-1] + 1 / source.fps
-            bar.update()
-    if lines is None:  # interrupted before the first frame
+    with contextlib.closing(predictor.predict(source)) as results:
+        frames = _tracked(results, tracker, interrupt)
+        written = _write_frames(job, frames, label_space, output, progress)
+    if not written.times:  # interrupted before the first frame
         return None
-    seconds = time.perf_counter() - start
     tracks = tracker.summaries()
+    drawn = job.path(output.suffix).name if output else None
     problem = "interrupted" if interrupt.requested else source.problem
+    page = VideoPage(
+        title=Path(source.name).name,
+        summary=_summary(written, len(tracks)),
+        problem=problem,
+        video=drawn if output and output.is_video else None,
+        no_video=f"the frames are in the folder {drawn}." if drawn else "none was asked for.",
+        size=written.size,
+        duration=written.duration,
+        rows=[_timeline(track, source, written, label_space) for track in tracks],
+        footer=f"An instance counts from an actor score of {tracker.score_threshold:g} on. "
+        "A # with a number is the identity of an actor, the same in the video and in "
+        f"{job.path('.jsonl').name}.",
+    )
+    write_text(job.path(".html"), render_video_page(page))
     record = {
         "source": job.fingerprint,
         "settings": settings,
         "complete": not interrupt.requested,
         "problem": problem,
-        "frames": len(clock.source),
+        "frames": len(written.times),
         "fps": source.fps,
-        "output": drawn_path.name if drawn_path else None,
-        "tracks": [_track_record(track, source, clock, label_space) for track in tracks],
+        "output": drawn,
+        "tracks": [_track_record(track, source, written, label_space) for track in tracks],
     }
-    page = VideoPage(
-        title=source.name,
-        summary=_summary(record, clock),
-        problem=problem,
-        video=drawn_path.name if output and output.is_video else None,
-        no_video=(
-            f"the frames are in the folder {drawn_path.name}." if output else "none was asked for."
-        ),
-        size=size,
-        duration=duration,
-        rows=_rows(tracks, source, clock, duration, label_space),
-        footer=f"An instance counts from an actor score of {settings['score_threshold']:g} on. "
-        "A # with a number is an actor's identity, the same in the video and in "
-        f"{job.path('.jsonl').name}.",
-    )
-    write_text(job.path(".html"), render_video_page(page))
     write_json(job.path(".tracks.json"), record)
     logger.info(
         "%s: %d frames in %.1f s (%.1f a second), %d tracks: %s",
-        *(source.name, len(clock.source), seconds, len(clock.source) / seconds, len(tracks)),
+        source.name,
+        len(written.times),
+        written.seconds,
+        len(written.times) / written.seconds,
+        len(tracks),
         job.path(".html"),
     )
-    return problem if not interrupt.requested else None
+    return None if interrupt.requested else problem
 
 
 def _tracked(
@@ -349,6 +328,52 @@ def _tracked(
             if interrupt.requested:
                 break
     yield from tracker.finish()
+
+
+def _write_frames(
+    job: VideoJob,
+    frames: Iterator[tuple[FrameResult, list[TrackedInstance]]],
+    label_space: LabelSpace,
+    output: Output | None,
+    progress: bool,
+) -> _Written:
+    """Writes the lines and the drawn frames as they come; no file before the first."""
+    source, written = job.source, _Written()
+    start = time.perf_counter()
+    lines = writer = None
+    with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(
+            tqdm(
+                total=source.expected_frames,
+                desc=job.base.name,
+                unit="frame",
+                leave=False,
+                position=comm.get_local_rank(),
+                disable=not progress,
+            )
+        )
+        for result, instances in frames:
+            if lines is None:
+                job.base.parent.mkdir(parents=True, exist_ok=True)
+                lines = stack.enter_context(
+                    open(job.path(".jsonl"), "w", encoding="utf-8", buffering=1)
+                )
+                if output:
+                    path = job.path(output.suffix)
+                    writer = stack.enter_context(open_writer(path, output, source.fps))
+            number = source.first_frame + result.index + 1
+            lines.write(json.dumps(_line(result, number, instances, label_space)) + "\n")
+            written.times.append(result.time)
+            if writer:
+                picture = _draw(result, instances, label_space)
+                written.shown.append(writer.write(picture, result.time, number))
+                written.duration, written.size = writer.duration, picture.shape[:2]
+            else:
+                written.shown.append(result.time - written.times[0])
+                written.duration = written.shown[-1] + 1 / source.fps
+            bar.update()
+    written.seconds = time.perf_counter() - start
+    return written
 
 
 def _line(
@@ -399,7 +424,7 @@ def _draw(
 
 
 def _track_record(
-    track: Track, source: VideoSource, clock: _Clock, label_space: LabelSpace
+    track: Track, source: VideoSource, written: _Written, label_space: LabelSpace
 ) -> dict:
     """A track in ``tracks.json``: numbers of frames 1-based, seconds of the source."""
 
@@ -407,8 +432,8 @@ def _track_record(
         return {
             "from": source.first_frame + first + 1,
             "to": source.first_frame + last + 1,
-            "from_time": round(clock.source[first], 6),
-            "to_time": round(clock.source[last], 6),
+            "from_time": round(written.times[first], 6),
+            "to_time": round(written.times[last], 6),
         }
 
     return {
@@ -425,41 +450,35 @@ def _track_record(
     }
 
 
-def _rows(
-    tracks: Sequence[Track],
-    source: VideoSource,
-    clock: _Clock,
-    duration: float,
-    label_space: LabelSpace,
-) -> list[TimelineRow]:
-    return [
-        TimelineRow(
-            number=track.track_id,
-            color=track_color(track.track_id),
-            actor=label_space.actors[track.actor],
-            segments=[
-                TimelineSegment(
-                    start=clock.written[segment.first],
-                    end=clock.end(segment.last, duration),
-                    action=label_space.actions[segment.action],
-                    color=label_space.color(label_space.joint_id(track.actor, segment.action)),
-                    score=segment.score,
-                    first=source.first_frame + segment.first + 1,
-                    last=source.first_frame + segment.last + 1,
-                    times=(clock.source[segment.first], clock.source[segment.last]),
-                )
-                for segment in track.segments
-            ],
+def _timeline(
+    track: Track, source: VideoSource, written: _Written, label_space: LabelSpace
+) -> TimelineRow:
+    segments = [
+        TimelineSegment(
+            start=written.shown[segment.first],
+            end=written.end(segment.last),
+            action=label_space.actions[segment.action],
+            color=label_space.color(label_space.joint_id(track.actor, segment.action)),
+            score=segment.score,
+            first=source.first_frame + segment.first + 1,
+            last=source.first_frame + segment.last + 1,
+            times=(written.times[segment.first], written.times[segment.last]),
         )
-        for track in tracks
+        for segment in track.segments
     ]
+    return TimelineRow(
+        number=track.track_id,
+        color=track_color(track.track_id),
+        actor=label_space.actors[track.actor],
+        segments=segments,
+    )
 
 
-def _summary(record: dict, clock: _Clock) -> str:
-    frames, tracks = record["frames"], len(record["tracks"])
+def _summary(written: _Written, tracks: int) -> str:
+    frames = len(written.times)
     return (
-        f"{frames} frame{'' if frames == 1 else 's'}, from {clock.source[0]:.2f} s to "
-        f"{clock.source[-1]:.2f} s; {tracks or 'no'} track{'' if tracks == 1 else 's'}."
+        f"{frames} frame{'' if frames == 1 else 's'}, from {written.times[0]:.2f} s to "
+        f"{written.times[-1]:.2f} s; {tracks or 'no'} track{'' if tracks == 1 else 's'}."
     )
 
 
