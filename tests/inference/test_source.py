@@ -162,7 +162,8 @@ def test_cut_mp4_gives_what_is_there(clip, tmp_path, number_of):
     path.write_bytes(data[: frames + (len(data) - frames) // 2])
     source = VideoSource(path)
     found = [number_of(frame) for _, frame in source]
-    assert found == list(range(len(found))) and 0 < len(found) < NUM_FRAMES - 2
+    assert 2 < len(found) < NUM_FRAMES - 2
+    assert found[:-1] == list(range(len(found) - 1))  # the last was cut itself
     assert source.problem.startswith(f"{len(found)} of the {NUM_FRAMES} frames")
     assert "\n" not in source.problem
 
@@ -176,7 +177,8 @@ def test_cut_webm_gives_what_is_there(make_video, tmp_path, number_of):
     path.write_bytes(data[: len(data) // 2])
     source = VideoSource(path)
     found = [number_of(frame) for _, frame in source]
-    assert found == list(range(len(found))) and 0 < len(found) < NUM_FRAMES - 2
+    assert 2 < len(found) < NUM_FRAMES - 2
+    assert found[:-1] == list(range(len(found) - 1))  # the last was cut itself
     assert f"{len(found)} of the" in source.problem
 
 
