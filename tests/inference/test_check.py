@@ -9,7 +9,7 @@ from a2d_d2.inference.check import Difference, difference
 
 
 def make_instances(*rows, masks=True):
-    """Detections on a frame of 10 x 20 pixels: (actor, score, action scores, x1, mask's columns)."""
+    """Detections on 10 x 20 pixels: (actor, score, action scores, x1, columns of the mask)."""
     instances = Instances((10, 20))
     instances.pred_classes = torch.tensor([x[0] for x in rows], dtype=torch.int64)
     instances.scores = torch.tensor([x[1] for x in rows])
