@@ -27,7 +27,7 @@ from a2d_d2.visualization.canvas import to_picture
 from a2d_d2.visualization.instances import LabelledRegion, draw_instances
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Actor:
     """One actor on one frame.
 
@@ -64,7 +64,7 @@ class Actor:
         return dict(zip(self.action_names, self.action_scores.tolist(), strict=True))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VideoFrame:
     """What happens on one frame.
 
@@ -144,6 +144,11 @@ class ActorActionPredictor:
         Raises:
             ValueError: a file, key or value is wrong; names it.
         """
+        self.score_threshold = score_threshold
+        self.smoothing = smoothing
+        self.tracking = tracking
+        if tracking:
+            self._make_tracker()  # says what is wrong before the model is built
         values = dict(options or {})
         values["MODEL.ROI_HEADS.SCORE_THRESH_TEST"] = score_threshold
         if weights:
@@ -158,9 +163,6 @@ class ActorActionPredictor:
             precision=precision,
         )
         self.label_space = self.streaming.label_space
-        self.score_threshold = score_threshold
-        self.tracking = tracking
-        self.smoothing = smoothing
 
     def predict(
         self, video: str | os.PathLike | Iterable[np.ndarray], *, fps: float = 25.0

@@ -97,3 +97,20 @@ def small_model(small_cfg):
         return build_model(small_cfg(*options))
 
     return make
+
+
+@pytest.fixture
+def random_weights(monkeypatch):
+    """Streaming predictors get the weights of a random model, the same each time, not a file's."""
+    from a2d_d2.inference import streaming
+
+    def load(model, cfg):
+        # Else all classes are as likely, and which detections are kept is a matter of rounding.
+        model.roi_heads.box_predictor.cls_score.weight.data *= 30
+
+    def build(cfg):
+        torch.manual_seed(0)
+        return build_model(cfg)
+
+    monkeypatch.setattr(streaming, "load_trained_weights", load)
+    monkeypatch.setattr(streaming, "build_model", build)

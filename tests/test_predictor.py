@@ -26,18 +26,23 @@ def frames():
 
 
 @pytest.fixture
-def files(small_cfg, small_model, tmp_path):
-    """files("KEY", value, ...): a configuration file and random weights in a checkpoint."""
+def config(small_cfg, tmp_path):
+    """config("KEY", value, ...): a configuration file."""
 
     def make(*options):
-        config, weights = tmp_path / "config.yaml", tmp_path / "model_final.pth"
-        model = small_model(*OPTIONS, *options)
-        model.roi_heads.box_predictor.cls_score.weight.data *= 30  # else all score the same
-        torch.save({"model": model.state_dict()}, weights)
-        config.write_text(small_cfg(*OPTIONS, *options).dump())
-        return config, weights
+        path = tmp_path / "config.yaml"
+        path.write_text(small_cfg(*OPTIONS, *options).dump())
+        return path
 
     return make
+
+
+@pytest.fixture
+def make_predictor(config, random_weights):
+    """make_predictor(score_threshold=..., ...): with random weights."""
+    return lambda **arguments: ActorActionPredictor(
+        config(), **{"score_threshold": 0.0} | arguments
+    )
 
 
 def test_importing_the_package_stays_cheap():
@@ -47,8 +52,8 @@ def test_importing_the_package_stays_cheap():
         _ = a2d_d2.Predictor
 
 
-def test_results_are_those_of_streaming_by_name(files, frames):
-    predictor = ActorActionPredictor(*files(), score_threshold=0.0)
+def test_results_are_those_of_streaming_by_name(make_predictor, frames):
+    predictor = make_predictor()
     space = LabelSpace.a2d()
     expected = list(predictor.streaming.predict((i / 10, x) for i, x in enumerate(frames)))
     results = list(predictor.predict(frames, fps=10))
@@ -75,46 +80,45 @@ def test_results_are_those_of_streaming_by_name(files, frames):
 
 
 @pytest.mark.parametrize("kind", [list, iter, np.asarray])
-def test_frames_may_come_as_list_generator_or_array(files, frames, kind):
-    predictor = ActorActionPredictor(*files(), score_threshold=0.0)
+def test_frames_may_come_as_list_generator_or_array(make_predictor, frames, kind):
+    predictor = make_predictor()
     results = list(predictor.predict(kind(frames)))
     assert [x.time for x in results] == [i / 25 for i in range(6)]
     assert all(x.actors for x in results)
 
 
-def test_a_path_is_decoded_with_its_times(files, frames, tmp_path):
+def test_a_path_is_decoded_with_its_times(make_predictor, frames, tmp_path):
     path = tmp_path / "video.mp4"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10, (80, 64))
     for frame in frames:
         writer.write(frame)
     writer.release()
-    predictor = ActorActionPredictor(*files())
+    predictor = make_predictor()
     for video in (path, str(path)):
         results = list(predictor.predict(video))
         assert [x.time for x in results] == pytest.approx([i / 10 for i in range(6)])
         assert np.abs(results[3].frame.astype(int) - frames[3]).mean() < 20
 
 
-def test_actors_below_the_threshold_are_left_out(files, frames):
-    config, weights = files()
-    everything = list(ActorActionPredictor(config, weights, score_threshold=0.0).predict(frames))
+def test_actors_below_the_threshold_are_left_out(make_predictor, frames):
+    everything = list(make_predictor().predict(frames))
     scores = sorted(x.score for frame in everything for x in frame.actors)
     threshold = scores[len(scores) // 2]
-    some = ActorActionPredictor(config, weights, score_threshold=threshold).predict(frames)
+    some = make_predictor(score_threshold=threshold).predict(frames)
     for found, full in zip(some, everything, strict=True):
         kept = [x.score for x in full.actors if x.score > threshold]
         assert [x.score for x in found.actors] == pytest.approx(kept)
 
 
-def test_frames_between_detections_are_empty_without_tracking(files, frames):
-    predictor = ActorActionPredictor(*files(), score_threshold=0.0, every=4)
+def test_frames_between_detections_are_empty_without_tracking(make_predictor, frames):
+    predictor = make_predictor(every=4)
     results = list(predictor.predict(frames))
     assert [x.detected for x in results] == [True, False, False, False, True, False]
     assert [bool(x.actors) for x in results] == [x.detected for x in results]
 
 
-def test_tracking_numbers_actors_and_carries_them_between_detections(files, frames):
-    predictor = ActorActionPredictor(*files(), score_threshold=0.0, every=3, tracking=True)
+def test_tracking_numbers_actors_and_carries_them_between_detections(make_predictor, frames):
+    predictor = make_predictor(every=3, tracking=True)
     results = list(predictor.predict(frames))
     assert [x.detected for x in results] == [True, False, False, True, False, False]
     for result in results:
@@ -128,19 +132,18 @@ def test_tracking_numbers_actors_and_carries_them_between_detections(files, fram
         assert (x.actor, x.action) == (first[number].actor, first[number].action)
 
 
-def test_without_masks(files, frames):
-    config, weights = files("MODEL.MASK_ON", False)
+def test_without_masks(make_predictor, frames):
     for tracking in (False, True):
-        predictor = ActorActionPredictor(
-            config, weights, score_threshold=0.0, tracking=tracking, batch_size=1
+        predictor = make_predictor(
+            options={"MODEL.MASK_ON": False}, tracking=tracking, batch_size=1
         )
         for result in predictor.predict(frames[:2]):
             assert result.actors and all(x.mask is None for x in result.actors)
             assert result.draw().shape == (64, 80, 3)
 
 
-def test_drawing(files, frames):
-    predictor = ActorActionPredictor(*files(), score_threshold=0.0)
+def test_drawing(make_predictor, frames):
+    predictor = make_predictor()
     (result,) = predictor.predict(frames[:1])
     picture = result.draw()
     assert picture.shape == (64, 80, 3) and picture.dtype == np.uint8
@@ -148,31 +151,40 @@ def test_drawing(files, frames):
     np.testing.assert_array_equal(result.frame, frames[0])  # left alone
     assert (picture != result.frame).any()
     assert result.draw(scale=3).shape == (192, 240, 3)
-    (empty,) = ActorActionPredictor(*files(), score_threshold=1.0).predict(frames[:1])
+    (empty,) = make_predictor(score_threshold=1.0).predict(frames[:1])
     assert empty.actors == ()
     np.testing.assert_array_equal(empty.draw(), frames[0])
 
 
-def test_options_weights_and_device(files, frames):
-    config, weights = files()
+def test_weights_options_and_device(config, frames, small_model, tmp_path):
+    weights = tmp_path / "model_final.pth"
+    model = small_model(*OPTIONS, seed=1)
+    torch.save({"model": model.state_dict()}, weights)
     predictor = ActorActionPredictor(
-        config, options={"MODEL.WEIGHTS": str(weights), "INPUT.CLIP.STRIDE": 2}, device="cpu"
+        config(), weights, options={"INPUT.CLIP.STRIDE": 2}, device="cpu"
     )
-    assert predictor.streaming.schedule.stride == 2
-    assert predictor.streaming.look_ahead == 2
+    weights.unlink()
+    for name, value in predictor.streaming.model.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name]), name
+    assert predictor.streaming.schedule.stride == predictor.streaming.look_ahead == 2
     assert predictor.streaming.device.type == "cpu"
 
 
-def test_mistakes_are_named(files, tmp_path):
-    config, weights = files()
-    with pytest.raises(ValueError, match="MODEL.WEIGHTS is empty"):
-        ActorActionPredictor(config)
-    with pytest.raises(ValueError, match="missing.pth"):
-        ActorActionPredictor(config, tmp_path / "missing.pth")
-    with pytest.raises(ValueError, match="INPUT.CLIP.STRIED"):
-        ActorActionPredictor(config, weights, options={"INPUT.CLIP.STRIED": 2})
-    predictor = ActorActionPredictor(config, weights)
+def test_mistakes_are_named(config, make_predictor, tmp_path):
+    with pytest.raises(ValueError, match=r"INPUT\.CLIP\.STRIED"):
+        make_predictor(options={"INPUT.CLIP.STRIED": 2})
+    with pytest.raises(ValueError, match="smoothing is -1"):
+        make_predictor(tracking=True, smoothing=-1)
+    predictor = make_predictor()
     with pytest.raises(ValueError, match="frame 0 is uint8"):
         list(predictor.predict(np.zeros((64, 80, 3), np.uint8)))
-    with pytest.raises(ValueError, match="missing.mp4"):
+    with pytest.raises(ValueError, match=r"missing\.mp4"):
         list(predictor.predict(tmp_path / "missing.mp4"))
+
+
+@pytest.mark.parametrize(
+    "weights, message", [("", "MODEL.WEIGHTS is empty"), ("missing.pth", r"missing\.pth")]
+)
+def test_missing_weights_are_named(config, weights, message):
+    with pytest.raises(ValueError, match=message):
+        ActorActionPredictor(config(), weights)
