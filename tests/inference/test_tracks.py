@@ -1,9 +1,11 @@
 """Tracks of hand-made instances on frames of 20 x 30 pixels."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, Instances, pairwise_iou
 
 from a2d_d2.inference.tracks import Segment, Tracker, mask_iou, shift_mask, track_color
 from a2d_d2.inference.types import FrameResult
@@ -87,28 +89,40 @@ def test_crossing_actors_keep_their_identities_with_the_flow():
     for t in range(5):
         right, left = (4 * t, 4, 4 * t + 6, 10), (18 - 4 * t, 7, 24 - 4 * t, 13)
         flow = np.zeros((HEIGHT, WIDTH, 2), np.float32)
-        if t:  # where they were; nothing is covered yet that the masks would not tell apart
-            before = (
-                box_mask((4 * t - 4, 4, 4 * t + 2, 10)),
-                box_mask((22 - 4 * t, 7, 28 - 4 * t, 13)),
-            )
-            flow[before[0]], flow[before[1]] = (4, 0), (-4, 0)
+        if t:  # on the grid of the frame before; the one that goes left is in front
+            flow[box_mask((4 * t - 4, 4, 4 * t + 2, 10))] = (4, 0)
+            flow[box_mask((22 - 4 * t, 7, 28 - 4 * t, 13))] = (-4, 0)
         frames.append(frame(t, found(right), found(left), flow=flow))
     assert identities(frames) == [[0, 1]] * 5
 
 
 def test_the_largest_sum_of_overlaps_wins_and_not_the_greedy_choice():
-    """IoU 0.9 and 0.8 for one detection, 0.8 and 0 for the other: 0.8 + 0.8 beats 0.9."""
     frames = [
         frame(0, found((0, 0, 10, 9), mask=None), found((0, 1, 10, 9), mask=None)),
         frame(1, found((0, 0, 10, 10), mask=None), found((0, 0, 10, 8), mask=None)),
     ]
-    # (0,0): 0.9, (0,1): 0.8, (1,0): 80/90, (1,1): 70/90; 0.8 + 0.889 against 0.9 + 0.778.
+    # The first detection has IoU 0.9 and 0.8 with the two tracks, the second 80/90 and 70/90.
     assert identities(frames) == [[0, 1], [1, 0]]
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_links_are_those_of_an_exhaustive_search(seed):
+    draw = np.random.default_rng(seed)
+    corners = draw.uniform(0, 8, (2, 4, 2))  # four boxes on each of two frames
+    boxes = np.concatenate([corners, corners + draw.uniform(8, 12, (2, 4, 2))], axis=2)
+    frames = [
+        frame(t, *[found(tuple(box), mask=None) for box in boxes[t].tolist()]) for t in (0, 1)
+    ]
+    overlap = pairwise_iou(*(Boxes(torch.tensor(x, dtype=torch.float32)) for x in boxes)).numpy()
+    overlap = np.where(overlap >= 0.4, overlap, 0)  # (before, now)
+    best = max(itertools.permutations(range(4)), key=lambda now: overlap[range(4), now].sum())
+    expected = {(i, j) for i, j in enumerate(best) if overlap[i, j]}
+    before, now = identities(frames, iou_threshold=0.4)
+    assert {(before.index(x), j) for j, x in enumerate(now) if x in before} == expected
+
+
 def test_one_good_link_is_not_given_up_for_two_poor_ones():
-    """IoU 0.9 on the diagonal's start; both other pairs 1/3; the last pair has nothing to link."""
+    """IoU 0.9 of the first with the first; 0.31 and 0.33 crosswise; 0 of the second pair."""
     frames = [
         frame(0, found((8, 0, 18, 10), mask=None), found((13, 0, 23, 10), mask=None)),
         frame(1, found((8, 0, 18, 9), mask=None), found((3, 0, 13, 10), mask=None)),
@@ -222,10 +236,8 @@ def test_frames_without_the_track_do_not_lengthen_the_window():
 
 def test_the_action_is_the_best_valid_one_of_the_actor():
     scores = (0.1, 0.6, 0.3)
-    cat, dog = (
-        found((0, 0, 10, 10), CAT, actions=scores),
-        found((15, 0, 25, 10), DOG, actions=scores),
-    )
+    cat = found((0, 0, 10, 10), CAT, actions=scores)
+    dog = found((15, 0, 25, 10), DOG, actions=scores)
     (given,) = run(Tracker(SPACE), [frame(0, cat, dog)])
     assert [x.action for x in given] == [RUNNING, FLYING]
 
@@ -348,15 +360,13 @@ def test_a_track_that_is_long_enough_may_be_lost_and_found():
     box = (5, 5, 15, 15)
     frames = [frame(i, *([found(box)] if i != 2 else [])) for i in range(4)]
     assert identities(frames, min_length=2) == [[0], [0], [], [0]]
-    # With 3 the first two frames are too short when it is missed, and so are the last two.
+    # Two frames are too short when it is missed, so what comes after is another track.
     assert identities(frames, min_length=4) == [[], [], [], []]
 
 
 def test_length_counts_frames_between_detections_but_not_those_after_the_last():
     box = (5, 5, 15, 15)
-    frames = [
-        frame(i, *([found(box)] if i % 3 == 0 else []), detected=i % 3 == 0) for i in range(6)
-    ]
+    frames = [frame(i, found(box)) if i % 3 == 0 else frame(i, detected=False) for i in range(6)]
     assert identities(frames, min_length=4) == [[0]] * 6
     assert identities(frames, min_length=5) == [[]] * 6
     assert identities(frames[:3], min_length=2) == [[]] * 3
@@ -426,17 +436,14 @@ def test_state_is_bounded_over_ten_thousand_frames():
     picture = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
     tracker, held = Tracker(SPACE, min_length=3), 0
     for i in range(10_000):
-        given = tracker.update(
-            FrameResult(i, i / 25, picture, None, both if i % 9 == 0 else steady)
-        )
+        instances = both if i % 9 == 0 else steady
+        given = tracker.update(FrameResult(i, i / 25, picture, None, instances))
         held += 1 - len(given)
         assert held <= 2
         assert len(tracker._alive) <= 2 and len(tracker._linker.tracks) <= 2
     tracker.finish()
     (track,) = tracker.summaries()
     assert (track.frames, len(track.segments)) == (10_000, 1)
-    (live,) = Tracker(SPACE)._alive.values() or [None]
-    assert live is None
 
 
 def test_colors_of_identities_differ():
