@@ -11,9 +11,10 @@
 Dimensions: H and W of a frame, A actions.
 """
 
+import contextlib
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +22,7 @@ import numpy as np
 from a2d_d2.config import setup_cfg
 from a2d_d2.evaluation.rasterize import ACTOR_THRESHOLD
 from a2d_d2.inference.streaming import StreamingPredictor
+from a2d_d2.inference.tracks import TrackedInstance, Tracker
 from a2d_d2.inference.types import FrameResult
 from a2d_d2.label_space import LabelSpace
 from a2d_d2.visualization.canvas import to_picture
@@ -144,11 +146,6 @@ class ActorActionPredictor:
         Raises:
             ValueError: a file, key or value is wrong; names it.
         """
-        self.score_threshold = score_threshold
-        self.smoothing = smoothing
-        self.tracking = tracking
-        if tracking:
-            self._make_tracker()  # says what is wrong before the model is built
         values = dict(options or {})
         values["MODEL.ROI_HEADS.SCORE_THRESH_TEST"] = score_threshold
         if weights:
@@ -156,13 +153,16 @@ class ActorActionPredictor:
         if device:
             values["MODEL.DEVICE"] = device
         opts = [x for pair in values.items() for x in pair]
+        cfg = setup_cfg(str(config_file), opts)
+        self.label_space = LabelSpace.load(cfg.DATASETS.LABEL_SPACE)
+        self._tracking = None
+        if tracking:
+            self._tracking = {"score_threshold": score_threshold, "smoothing": smoothing}
+            # Says what is wrong before a model is built.
+            Tracker(self.label_space, **self._tracking)
         self.streaming = StreamingPredictor.from_config(
-            setup_cfg(str(config_file), opts),
-            batch_size=batch_size,
-            every=every,
-            precision=precision,
+            cfg, batch_size=batch_size, every=every, precision=precision
         )
-        self.label_space = self.streaming.label_space
 
     def predict(
         self, video: str | os.PathLike | Iterable[np.ndarray], *, fps: float = 25.0
@@ -179,21 +179,17 @@ class ActorActionPredictor:
         Raises:
             ValueError: the video cannot be read, or a frame is none.
         """
-        frames = self._open(video, fps)
-        if not self.tracking:
-            for result in self.streaming.predict(frames):
-                yield self._frame(result, self._detected(result))
-            return
-        from a2d_d2.inference.tracks import Tracker
-
-        tracker = Tracker(
-            self.label_space, score_threshold=self.score_threshold, smoothing=self.smoothing
-        )
-        for result in self.streaming.predict(frames):
-            for final, tracked in tracker.update(result):
+        with contextlib.closing(self.streaming.predict(self._open(video, fps))) as results:
+            if self._tracking is None:
+                for result in results:
+                    yield self._frame(result, self._detected(result))
+                return
+            tracker = Tracker(self.label_space, **self._tracking)
+            for result in results:
+                for final, tracked in tracker.update(result):
+                    yield self._frame(final, self._tracked(tracked))
+            for final, tracked in tracker.finish():
                 yield self._frame(final, self._tracked(tracked))
-        for final, tracked in tracker.finish():
-            yield self._frame(final, self._tracked(tracked))
 
     @staticmethod
     def _open(
@@ -240,7 +236,7 @@ class ActorActionPredictor:
             )
         ]
 
-    def _tracked(self, instances: list) -> list[Actor]:
+    def _tracked(self, instances: Sequence[TrackedInstance]) -> list[Actor]:
         return [
             self._actor(
                 x.actor,
