@@ -307,12 +307,12 @@ def predict_video(
     }
     write_json(job.path(".tracks.json"), record)
     logger.info(
-        "%s: %d frames in %.1f s (%.1f a second), %d tracks: %s",
+        "%s: %s in %.1f s (%.1f a second), %s: %s",
         source.name,
-        len(written.times),
+        _count(len(written.times), "frame"),
         written.seconds,
         len(written.times) / written.seconds,
-        len(tracks),
+        _count(len(tracks), "track"),
         job.path(".html"),
     )
     return None if interrupt.requested else problem
@@ -475,11 +475,15 @@ def _timeline(
 
 
 def _summary(written: _Written, tracks: int) -> str:
-    frames = len(written.times)
     return (
-        f"{frames} frame{'' if frames == 1 else 's'}, from {written.times[0]:.2f} s to "
-        f"{written.times[-1]:.2f} s; {tracks or 'no'} track{'' if tracks == 1 else 's'}."
+        f"{_count(len(written.times), 'frame')}, from {written.times[0]:.2f} s to "
+        f"{written.times[-1]:.2f} s; {_count(tracks, 'track')}."
     )
+
+
+def _count(number: int, noun: str) -> str:
+    """ "no tracks", "1 track", "2 tracks" """
+    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
 
 
 # ---------------------------------------------------------------- the command

@@ -6,6 +6,7 @@ there is neither, VP8 in webm through OpenCV. Pictures are RGB uint8 (H, W, 3).
 
 import contextlib
 import functools
+import os
 import shutil
 import subprocess
 import tempfile
@@ -184,7 +185,8 @@ class _FFmpegEncoder:
 class _OpenCVEncoder:
     def __init__(self, path: Path, rate: Fraction, size: tuple[int, int]):
         code = cv2.VideoWriter_fourcc(*"VP80")
-        self._writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, code, float(rate), size)
+        with _quiet():
+            self._writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, code, float(rate), size)
         if not self._writer.isOpened():
             raise OSError(
                 f"this OpenCV cannot write VP8 to {path}; use the format frames, or install an"
@@ -196,6 +198,20 @@ class _OpenCVEncoder:
 
     def close(self) -> None:
         self._writer.release()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps OpenCV's line on the tag of VP8, which is no fault, from standard error."""
+    kept = os.dup(2)
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
 
 
 # ---------------------------------------------------------------- timing

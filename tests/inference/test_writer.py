@@ -44,7 +44,7 @@ def test_choice_without_encoders(bare_machine):
 # ---------------------------------------------------------------- webm
 
 
-def test_webm_by_opencv(tmp_path):
+def test_webm_by_opencv(tmp_path, capfd):
     path = tmp_path / "deep" / "out.webm"
     with open_writer(path, choose_output("webm"), 20) as writer:
         for i in range(6):
@@ -58,6 +58,7 @@ def test_webm_by_opencv(tmp_path):
     for i, frame in enumerate(frames):
         np.testing.assert_allclose(frame.mean(axis=(0, 1)), [60, 0, 40 * i], atol=8)
     assert [file.name for file in path.parent.iterdir()] == ["out.webm"]
+    assert capfd.readouterr() == ("", "")
 
 
 def test_what_fails_leaves_the_old_file(tmp_path):
