@@ -46,5 +46,6 @@ setup(
     packages=find_packages(include=["a2d_d2", "a2d_d2.*"]),
     python_requires=">=3.10",
     install_requires=INSTALL_REQUIRES,
-    extras_require={"dev": ["pytest", "pytest-timeout", "ruff"]},
+    # H.264 video of tools/predict_video.py where there is no ffmpeg.
+    extras_require={"video": ["av>=10"], "dev": ["pytest", "pytest-timeout", "ruff"]},
 )

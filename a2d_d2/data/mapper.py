@@ -22,7 +22,7 @@ from a2d_d2.data.clip_cache import ClipCache, read_clip
 from a2d_d2.data.flow import check_flow_method, flow_to_input
 from a2d_d2.data.transforms import build_augmentations
 from a2d_d2.data.video import VideoError
-from a2d_d2.data.windows import make_window
+from a2d_d2.data.windows import check_window, make_window
 from a2d_d2.modeling.classes import model_label_space, pair_index, pair_targets
 from a2d_d2.modeling.system import takes_clips
 from a2d_d2.modeling.temporal import temporal_radius
@@ -74,9 +74,7 @@ class ClipDatasetMapper:
             recompute_boxes: from the masks, after a crop has cut instances off.
             keep_frame: whether a clip holds the record's frame as it was read, for a segmenter.
         """
-        for key, value in (("LENGTH", length), ("STRIDE", stride)):
-            if value < 1:
-                raise ValueError(f"INPUT.CLIP.{key} is {value}; it must be at least 1")
+        check_window(length, stride)
         if flow_method is not None:
             check_flow_method(flow_method)
         if cache is not None and not os.path.isdir(cache):

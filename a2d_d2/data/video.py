@@ -3,6 +3,7 @@ the same pixels under the same number: seeking is not exact in every file, nor a
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -18,13 +19,38 @@ class VideoError(ValueError):
     """A video is missing or cannot be decoded; the message names the file."""
 
 
+@dataclass(frozen=True)
+class VideoHeader:
+    """What a file says of itself, which need not be true.
+
+    Attributes:
+        fps: frames per second; 0 if the file does not say.
+        num_frames: 0 if the file does not say. Some containers store this number, for the others
+            it is an estimate from the duration.
+    """
+
+    fps: float
+    num_frames: int
+
+
+def read_header(path: str | os.PathLike) -> VideoHeader:
+    """The header of a video; zeros for a file that cannot be opened."""
+    capture = _open(path)
+    try:
+        fps, frames = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    finally:
+        capture.release()
+    # Broken headers give NaN, infinity or negative numbers.
+    return VideoHeader(fps if 0 < fps < np.inf else 0.0, int(frames) if 0 < frames < 2**31 else 0)
+
+
 def iter_frames(path: str | os.PathLike) -> Iterator[np.ndarray]:
     """Yields the frames of a video in order, BGR uint8 (H, W, 3).
 
     Raises:
         VideoError: there is no such file, or no frame of it can be decoded.
     """
-    for capture in _decode(path):
+    for capture in grab_frames(path):
         yield _retrieve(capture, path)
 
 
@@ -42,7 +68,7 @@ def select_frames(
     last = max(wanted, default=-1)
     if last < 0:
         return
-    for index, capture in enumerate(_decode(path)):
+    for index, capture in enumerate(grab_frames(path)):
         if index in wanted:
             yield index, _retrieve(capture, path)
         if index == last:
@@ -54,15 +80,20 @@ def read_frames(path: str | os.PathLike, indices: Iterable[int]) -> dict[int, np
     return dict(select_frames(path, indices))
 
 
-def _decode(path: str | os.PathLike) -> Iterator[cv2.VideoCapture]:
-    """Yields the capture at each frame in turn, for whoever wants to retrieve that frame."""
+def grab_frames(path: str | os.PathLike) -> Iterator[cv2.VideoCapture]:
+    """Yields the capture at each frame in turn, for whoever wants to retrieve that frame.
+
+    Frames are upright: OpenCV applies the rotation that the file asks for.
+
+    Raises:
+        VideoError: as :func:`iter_frames`.
+    """
     if not Path(path).is_file():
         raise VideoError(f"there is no video {path}; check the path, or get the file again")
-    # One decoder on all machines, and one thread: loaders and tools run several processes.
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    capture = _open(path)
     try:
         if not capture.grab():
-            raise _undecodable(path)
+            raise undecodable(path)
         yield capture
         while capture.grab():
             yield capture
@@ -70,12 +101,18 @@ def _decode(path: str | os.PathLike) -> Iterator[cv2.VideoCapture]:
         capture.release()
 
 
+def undecodable(path: str | os.PathLike) -> VideoError:
+    """The error for a file of which nothing can be decoded."""
+    return VideoError(f"cannot decode {path}: broken, or not a video; get the file again")
+
+
+def _open(path: str | os.PathLike) -> cv2.VideoCapture:
+    # One decoder on all machines, and one thread: loaders and tools run several processes.
+    return cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+
+
 def _retrieve(capture: cv2.VideoCapture, path: str | os.PathLike) -> np.ndarray:
     ok, frame = capture.retrieve()
     if not ok:
-        raise _undecodable(path)
+        raise undecodable(path)
     return frame
-
-
-def _undecodable(path: str | os.PathLike) -> VideoError:
-    return VideoError(f"cannot decode {path}: broken, or not a video; get the file again")

@@ -35,6 +35,13 @@ class ClipWindow:
         )
 
 
+def check_window(length: int, stride: int) -> None:
+    """ValueError when a window of this length and stride, in frames, cannot be made."""
+    for key, value in (("LENGTH", length), ("STRIDE", stride)):
+        if value < 1:
+            raise ValueError(f"INPUT.CLIP.{key} is {value}; it must be at least 1")
+
+
 def make_window(
     key_frame: int,
     num_frames: int | None,

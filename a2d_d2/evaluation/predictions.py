@@ -15,7 +15,7 @@ an instance without a mask; an empty mask is written as null. Further keys are i
 import itertools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -266,28 +266,51 @@ def instances_to_json(
         label_space: gives the names.
     """
     instances = instances.to("cpu")
-    segmentations = itertools.repeat(None)
-    if instances.has("pred_masks"):
-        segmentations = map(segmentation_of, instances.pred_masks.numpy())
-    rows = zip(
+    rows = detection_rows(
         instances.pred_classes.tolist(),
-        _shortest(instances.scores.float().numpy()),
-        _shortest(instances.action_scores.float().numpy()),
-        _written_boxes(instances),
-        segmentations,
+        instances.scores.float().numpy(),
+        instances.action_scores.float().numpy(),
+        instances.pred_boxes.tensor.float().numpy(),
+        instances.pred_masks.numpy() if instances.has("pred_masks") else None,
+        label_space,
+    )
+    return [{"video_id": video_id, "frame": frame_index + 1} | row for row in rows]
+
+
+def detection_rows(
+    actors: Sequence[int],
+    scores: np.ndarray,
+    action_scores: np.ndarray,
+    corners: np.ndarray,
+    masks: Iterable[np.ndarray | None] | None,
+    label_space: LabelSpace,
+) -> list[dict]:
+    """``actor``, ``score``, ``action_scores``, ``bbox`` and ``segmentation`` of N instances.
+
+    Args:
+        actors: N 0-based indices.
+        scores, action_scores: (N,) and (N, |Y|) float32.
+        corners: (N, 4) float32, XYXY.
+        masks: N masks (H, W) bool, each may be None; None for no masks at all.
+        label_space: gives the names.
+    """
+    rows = zip(
+        actors,
+        _shortest(scores),
+        _shortest(action_scores),
+        _written_boxes(corners),
+        itertools.repeat(None) if masks is None else masks,
         strict=False,
     )
     return [
         {
-            "video_id": video_id,
-            "frame": frame_index + 1,
             "actor": label_space.actors[actor],
             "score": score,
-            "action_scores": action_scores,
+            "action_scores": of_actions,
             "bbox": box,
-            "segmentation": segmentation,
+            "segmentation": None if mask is None else segmentation_of(mask),
         }
-        for actor, score, action_scores, box, segmentation in rows
+        for actor, score, of_actions, box, mask in rows
     ]
 
 
@@ -300,13 +323,13 @@ def written_boxes_and_scores(instances: "Instances") -> tuple[np.ndarray, np.nda
     Args:
         instances: on the CPU, with ``pred_boxes`` and ``scores``.
     """
-    boxes = np.array([_box(box) for box in _written_boxes(instances)]).reshape(-1, 4)
+    corners = instances.pred_boxes.tensor.float().numpy()
+    boxes = np.array([_box(box) for box in _written_boxes(corners)]).reshape(-1, 4)
     return boxes, np.array(_shortest(instances.scores.float().numpy()))
 
 
-def _written_boxes(instances: "Instances") -> list[list[float]]:
-    """[x, y, w, h] of each instance."""
-    corners = instances.pred_boxes.tensor.float().numpy()
+def _written_boxes(corners: np.ndarray) -> list[list[float]]:
+    """[x, y, w, h] of each (N, 4) float32 XYXY."""
     return _shortest(np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1))
 
 

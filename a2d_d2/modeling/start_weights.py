@@ -119,7 +119,10 @@ def load_trained_weights(model: nn.Module, cfg: CfgNode, *, resume: bool = False
         cfg = cfg.clone()
         cfg.merge_from_list(["MODEL.WEIGHTS", weights])
     if not cfg.MODEL.WEIGHTS:
-        raise ValueError("MODEL.WEIGHTS is empty: name the checkpoint to evaluate, or --resume")
+        raise ValueError(
+            "MODEL.WEIGHTS is empty; it must name the checkpoint of a trained model (train_net.py "
+            "--eval-only --resume takes the last one of OUTPUT_DIR)"
+        )
     left = [name for stream in load_start_weights(model, cfg).values() for name in stream.left]
     if left:
         raise ValueError(

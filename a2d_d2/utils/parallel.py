@@ -1,9 +1,10 @@
-"""Running a function over many items in several processes, with a progress bar."""
+"""Running a function over many items: in several processes, or ahead in a background thread."""
 
 import multiprocessing
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 import cv2
@@ -60,5 +61,37 @@ def parallel_map(
             "a worker process died (out of memory, or a file that crashes its decoder); "
             "one worker alone shows which item it was"
         ) from error
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+_END = object()
+
+
+def map_ahead(function: Callable, items: Iterable, ahead: int) -> Iterator:
+    """Yields ``function(item)`` in order, computed in a background thread.
+
+    The thread also takes the items, so decoding a video may be what giving them means. It works at
+    most ``ahead`` items ahead of the consumer, and has ended when the iteration has: at the last
+    item, at an error (of ``function`` or of ``items``, which is raised here), and when the consumer
+    closes or drops the iterator; an item in work is awaited.
+
+    Args:
+        function: of one item.
+        items: taken by the thread alone.
+        ahead: at least 1.
+    """
+    iterator = iter(items)
+
+    def work():
+        item = next(iterator, _END)
+        return _END if item is _END else function(item)
+
+    executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="a2d_d2-ahead")
+    try:
+        results = deque(executor.submit(work) for _ in range(ahead))
+        while (result := results.popleft().result()) is not _END:
+            results.append(executor.submit(work))
+            yield result
     finally:
         executor.shutdown(cancel_futures=True)

@@ -33,6 +33,7 @@ class LabelledRegion:
         score: p(actor) * p(action), or None for ground truth.
         box: (4,) XYXY_ABS.
         mask: (H, W) bool, or None.
+        identity: number and colour of the track that it belongs to, or None.
     """
 
     actor: int
@@ -40,6 +41,7 @@ class LabelledRegion:
     score: float | None
     box: np.ndarray
     mask: np.ndarray | None
+    identity: tuple[int, Color] | None = None
 
 
 def _array(value) -> np.ndarray:
@@ -130,6 +132,9 @@ def draw_instances(
 ) -> np.ndarray:
     """Draws regions on a copy of ``picture``, scaled first, so that lines and text are crisp.
 
+    Masks and names are in the colour of the pair; the box of a region with an identity, and its
+    number before the name, in the identity's.
+
     Args:
         picture: RGB uint8 (H, W, 3), of the size that boxes and masks refer to.
         regions: what to draw, the last on top.
@@ -148,16 +153,21 @@ def draw_instances(
             mask = _scaled_mask(region.mask, scale)
             put_fill(canvas, color, mask, alpha)
             _put_outline(canvas, mask, color, stroke)
-        _put_box(canvas, region.box * scale, color, stroke)
+        box_color = region.identity[1] if region.identity else color
+        _put_box(canvas, region.box * scale, box_color, stroke)
     # Labels last, so that no mask covers one; the topmost region gets the first choice of place.
-    font_size = max(11, round(width * 0.042))
+    font_size = max(11, round(0.042 * min(width, 640) + 0.012 * max(0, width - 640)))
     taken: list[tuple[int, int, int, int]] = []
     for region in reversed(regions):
         color = label_space.color(label_space.joint_id(region.actor, region.action))
         text = label_space.pair_name(region.actor, region.action)
         if region.score is not None:
             text += f" {region.score:.2f}"
-        _put_label(canvas, text, region.box * scale, color, font_size, taken)
+        plates = [(text, color)]
+        if region.identity is not None:
+            number, identity_color = region.identity
+            plates.insert(0, (f"#{number}", identity_color))
+        _put_label(canvas, plates, region.box * scale, font_size, taken)
     return canvas
 
 
@@ -192,22 +202,25 @@ def _put_box(canvas: np.ndarray, box: np.ndarray, color: Color, stroke: int) -> 
 
 def _put_label(
     canvas: np.ndarray,
-    text: str,
+    plates: Sequence[tuple[str, Color]],
     box: np.ndarray,
-    color: Color,
     font_size: int,
     taken: list[tuple[int, int, int, int]],
 ) -> None:
-    """Writes ``text`` on a plate of ``color`` at a free place near ``box``, added to ``taken``."""
+    """Writes texts, each on a plate of its colour, at a free place near ``box``.
+
+    The place of all plates together is added to ``taken``.
+    """
     height, width = canvas.shape[:2]
-    line_height, text_width = text_size(text, font_size, bold=True)
     padding = font_size // 3
-    plate_width, plate_height = text_width + 2 * padding, line_height + padding // 2
+    sizes = [text_size(text, font_size, bold=True) for text, _ in plates]
+    widths = [text_width + 2 * padding for _, text_width in sizes]
+    label_width, label_height = sum(widths), sizes[0][0] + padding // 2
 
     def place(y: float) -> tuple[int, int, int, int]:
-        x = round(min(max(0, box[0]), max(0, width - plate_width)))
-        y = round(min(max(0, y), max(0, height - plate_height)))
-        return x, y, x + plate_width, y + plate_height
+        x = round(min(max(0, box[0]), max(0, width - label_width)))
+        y = round(min(max(0, y), max(0, height - label_height)))
+        return x, y, x + label_width, y + label_height
 
     def is_free(spot: tuple[int, int, int, int]) -> bool:
         return not any(
@@ -215,19 +228,14 @@ def _put_label(
             for other in taken
         )
 
-    above, below = box[1] - plate_height, box[3]
-    candidates = [above, below, box[1], box[3] - plate_height]
-    candidates += [above - plate_height, below + plate_height]
+    above, below = box[1] - label_height, box[3]
+    candidates = [above, below, box[1], box[3] - label_height]
+    candidates += [above - label_height, below + label_height]
     spots = [place(y) for y in candidates]
     spot = next((spot for spot in spots if is_free(spot)), spots[0])
     taken.append(spot)
-    put_rectangle(canvas, spot[0], spot[1], plate_width, plate_height, color)
-    put_text(
-        canvas,
-        text,
-        spot[0] + padding,
-        spot[1] + padding // 4,
-        font_size,
-        ink_on(color),
-        bold=True,
-    )
+    x, y = spot[:2]
+    for (text, color), plate_width in zip(plates, widths, strict=True):
+        put_rectangle(canvas, x, y, plate_width, label_height, color)
+        put_text(canvas, text, x + padding, y + padding // 4, font_size, ink_on(color), bold=True)
+        x += plate_width

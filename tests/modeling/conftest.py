@@ -1,76 +1,12 @@
-"""A tiny configuration and hand-made clips for the model's tests."""
+"""Hand-made clips for the model's tests."""
 
 import numpy as np
 import pytest
 import torch
-from detectron2.config import get_cfg
-from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 
-import a2d_d2.modeling  # noqa: F401  (registers the modules)
-from a2d_d2.config import add_a2d_config
-
 SIZE = 64
-
-SMALL = {
-    "MODEL.DEVICE": "cpu",
-    "MODEL.BACKBONE.NAME": "build_resnet_fpn_backbone",
-    "MODEL.BACKBONE.FREEZE_AT": 0,
-    "MODEL.RESNETS.DEPTH": 18,
-    "MODEL.RESNETS.RES2_OUT_CHANNELS": 64,
-    "MODEL.RESNETS.OUT_FEATURES": ["res2", "res3", "res4", "res5"],
-    "MODEL.RESNETS.NORM": "BN",
-    "MODEL.FPN.IN_FEATURES": ["res2", "res3", "res4", "res5"],
-    "MODEL.FPN.OUT_CHANNELS": 16,
-    "MODEL.PIXEL_STD": [58.0, 57.0, 57.0],
-    "MODEL.FLOW.PIXEL_STD": [2.0, 2.0, 2.0],
-    "MODEL.ANCHOR_GENERATOR.SIZES": [[8], [16], [24], [36], [48]],
-    "MODEL.RPN.IN_FEATURES": ["p2", "p3", "p4", "p5", "p6"],
-    "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 200,
-    "MODEL.RPN.PRE_NMS_TOPK_TEST": 100,
-    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 50,
-    "MODEL.RPN.POST_NMS_TOPK_TEST": 20,
-    "MODEL.ROI_HEADS.IN_FEATURES": ["p2", "p3", "p4", "p5"],
-    "MODEL.ROI_HEADS.NUM_CLASSES": 7,
-    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 16,
-    "MODEL.ROI_HEADS.CANONICAL_BOX_SIZE": 28,
-    "MODEL.ROI_BOX_HEAD.NAME": "FastRCNNConvFCHead",
-    "MODEL.ROI_BOX_HEAD.NUM_FC": 2,
-    "MODEL.ROI_BOX_HEAD.FC_DIM": 32,
-    "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 7,
-    "MODEL.ROI_MASK_HEAD.NAME": "MaskRCNNConvUpsampleHead",
-    "MODEL.ROI_MASK_HEAD.NUM_CONV": 1,
-    "MODEL.ROI_MASK_HEAD.CONV_DIM": 16,
-    "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION": 14,
-    "MODEL.ROI_ACTION_HEAD.FC_DIM": 32,
-}
-
-
-@pytest.fixture
-def small_cfg():
-    """small_cfg("KEY", value, ...): a tiny ResNet-18 model, with keys changed."""
-
-    def make(*options):
-        cfg = get_cfg()
-        add_a2d_config(cfg)
-        cfg.merge_from_list([x for pair in SMALL.items() for x in pair])
-        cfg.merge_from_list(list(options))
-        cfg.freeze()
-        return cfg
-
-    return make
-
-
-@pytest.fixture
-def small_model(small_cfg):
-    """small_model("KEY", value, ..., seed=0): the model of small_cfg with reproducible weights."""
-
-    def make(*options, seed=0):
-        torch.manual_seed(seed)
-        return build_model(small_cfg(*options))
-
-    return make
 
 
 @pytest.fixture

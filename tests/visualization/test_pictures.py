@@ -1,5 +1,7 @@
 """Drawing, checked pixel by pixel on small arrays."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -123,6 +125,25 @@ def test_label_says_pair_and_joint_score(prediction, monkeypatch):
     )
     draw_instances(np.zeros((64, 80, 3), np.uint8), labelled_regions(prediction), A2D)
     assert written == ["dog-running 0.45", "cat-none 0.16"]
+
+
+def test_identity_has_its_number_and_the_colour_of_the_box(truth, monkeypatch):
+    written = []
+    monkeypatch.setattr(
+        "a2d_d2.visualization.instances.put_text",
+        lambda picture, text, x, y, *rest, **named: written.append((text, x, y)),
+    )
+    region = dataclasses.replace(labelled_regions(truth)[0], identity=(7, (1, 2, 250)))
+    picture = np.full((64, 80, 3), 100, np.uint8)
+    drawn = draw_instances(picture, [region], A2D, scale=4)
+    assert [text for text, _, _ in written] == ["#7", "dog-running"]
+    (_, first, row), (_, second, other) = written
+    assert first < second and row == other  # side by side, each on its plate
+    assert drawn[row + 2, first].tolist() == [1, 2, 250]
+    color = list(A2D.color(A2D.joint_id(DOG, RUNNING)))
+    assert drawn[row + 2, second].tolist() == color
+    x1, y1, _, y2 = BOXES[0]
+    assert drawn[2 * (y1 + y2) + 20, 4 * x1].tolist() == [1, 2, 250]
 
 
 def test_labels_do_not_cover_each_other(prediction, monkeypatch):

@@ -1,0 +1,261 @@
+"""The network as two TorchScript programs, which need neither this package nor Detectron2.
+
+``features.pt`` makes the pyramids of frames, so that a stream computes each frame once.
+``detect.pt`` aggregates the pyramids of a window over time and detects on its key frame. Both are
+traced with Detectron2's TracingAdapter: the sizes of frames and the settings of the config are
+fixed, the number of frames, of detections and the values are not.
+
+    features = torch.jit.load("features.pt")(images, flow)       # a tuple, "features" names it
+    detections = torch.jit.load("detect.pt")(*features, neighbours)     # likewise, "detections"
+
+``images`` are uint8 (F, 3, h, w) BGR and ``flow`` float32 (F, 3, h, w), x, y and magnitude in
+pixels per frame, left out without the flow stream: frames and flow resized to ``input_size`` as
+Detectron2 does it. ``neighbours`` is int64 (1, V): positions in F of the frames around the key
+frame, itself in the middle, -1 where there is none. Detections are in pixels of ``frame_size``.
+torchvision must be imported before a program is loaded, since it has NMS and RoIAlign.
+
+torch.export is not used: it has no Detectron2 adapter, and the number of boxes depends on the data.
+
+Dimensions: F frames, V frames around a key frame, itself included, h and w of the network's input.
+"""
+
+import copy
+import functools
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+from detectron2.export import TracingAdapter
+from detectron2.export.torchscript_patch import patch_builtin_len
+from detectron2.modeling import build_model, detector_postprocess
+from detectron2.structures import ImageList
+from torch import Tensor, nn
+
+from a2d_d2.data.transforms import build_augmentations
+from a2d_d2.modeling.classes import model_label_space
+from a2d_d2.modeling.meta_arch import ActorActionRCNN, FrameFeatures
+from a2d_d2.modeling.start_weights import load_trained_weights
+from a2d_d2.modeling.system import takes_clips
+from a2d_d2.modeling.temporal import temporal_radius
+from a2d_d2.utils.files import atomic_path, write_json
+
+# Only ``features.pt`` has these parts of the network; all others are in ``detect.pt`` alone.
+BACKBONES = ("backbone", "flow_backbone")
+
+
+@dataclass(frozen=True)
+class Programs:
+    """The traced network.
+
+    Attributes:
+        features, detect: the programs.
+        feature_names: of the outputs of ``features``, "appearance.p2" and so on.
+        detection_names: of the outputs of ``detect``, the fields of the model's Instances.
+    """
+
+    features: torch.jit.ScriptModule
+    detect: torch.jit.ScriptModule
+    feature_names: list[str]
+    detection_names: list[str]
+
+
+def export_model(cfg: CfgNode, output: str | os.PathLike, *, height: int, width: int) -> dict:
+    """Writes ``features.pt``, ``detect.pt`` and ``export.json``, which describes them.
+
+    Args:
+        cfg: of the model; ``MODEL.WEIGHTS`` are its trained weights. The programs run on
+            ``MODEL.DEVICE``.
+        output: folder.
+        height, width: of the frames, in pixels; the config's test-time resize follows.
+
+    Returns:
+        what ``export.json`` holds.
+
+    Raises:
+        ValueError: the model cannot be exported, or has no weights; names the key.
+    """
+    arch = cfg.MODEL.META_ARCHITECTURE
+    if not takes_clips(cfg):
+        raise ValueError(
+            f"MODEL.META_ARCHITECTURE {arch}: only a model of clips is exported; Detectron2's own "
+            "tools/deploy/export_model.py exports those of single frames"
+        )
+    if cfg.MODEL.SEGMENTER.NAME:
+        raise ValueError(
+            f"MODEL.SEGMENTER.NAME {cfg.MODEL.SEGMENTER.NAME} is not part of the network and "
+            'cannot be exported; set it to "" for boxes and actions without masks'
+        )
+    for name, value in (("height", height), ("width", width)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}; it must be at least 1 pixel")
+    model = build_model(cfg).eval()
+    load_trained_weights(model, cfg)
+    resized = T.AugInput(np.zeros((height, width, 3), dtype=np.uint8))
+    T.AugmentationList(build_augmentations(cfg, is_train=False))(resized)
+    input_size = resized.image.shape[:2]
+    radius = temporal_radius(cfg)
+    programs = trace_programs(
+        model, frame_size=(height, width), input_size=input_size, radius=radius
+    )
+    output = Path(output)
+    files = {"features": "features.pt", "detect": "detect.pt"}
+    for name, file in files.items():
+        with atomic_path(output / file) as temporary:
+            torch.jit.save(getattr(programs, name), str(temporary))
+    description = {
+        "programs": files,
+        "features": programs.feature_names,
+        "detections": programs.detection_names,
+        "frame_size": [height, width],
+        "input_size": list(input_size),
+        "window": {
+            "length": cfg.INPUT.CLIP.LENGTH,
+            "stride": cfg.INPUT.CLIP.STRIDE,
+            "radius": radius,
+        },
+        "flow_method": None if model.flow_backbone is None else cfg.INPUT.FLOW_METHOD,
+        "device": cfg.MODEL.DEVICE,
+        "torch": torch.__version__,
+        "label_space": model_label_space(cfg).to_dict(),
+    }
+    write_json(output / "export.json", description)
+    return description
+
+
+def trace_programs(
+    model: ActorActionRCNN, *, frame_size: tuple[int, int], input_size: tuple[int, int], radius: int
+) -> Programs:
+    """Traces a model in evaluation mode.
+
+    Args:
+        frame_size: (height, width) that detections refer to.
+        input_size: (height, width) of what the network is fed, before padding.
+        radius: of the temporal modules; a key frame has 2 * radius + 1 frames around it.
+    """
+    generator = torch.Generator().manual_seed(0)
+    shape = (2 * radius + 1, 3, *input_size)
+    inputs = [torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)]
+    if model.flow_backbone is not None:
+        inputs.append(torch.randn(shape, generator=generator))
+    inputs = tuple(x.to(model.device) for x in inputs)
+    neighbours = torch.arange(2 * radius + 1, device=model.device)[None]
+
+    extract = functools.partial(_extract_features, padded_size=_padded_size(model, input_size))
+    features = extract(_part(model, BACKBONES), *inputs)
+    others = [name for name, _ in model.named_children() if name not in BACKBONES]
+    detect = functools.partial(
+        _detect, radius=radius, input_size=tuple(input_size), frame_size=tuple(frame_size)
+    )
+    first, feature_names = _trace(_part(model, BACKBONES), inputs, extract)
+    second, detection_names = _trace(_part(model, others), (features, neighbours), detect)
+    return Programs(first, second, feature_names, detection_names)
+
+
+def _part(model: ActorActionRCNN, kept) -> ActorActionRCNN:
+    """The same model without the parts that are not ``kept``, so that no program stores them."""
+    part = copy.copy(model)
+    part._modules = {
+        name: module if name in kept else None for name, module in model._modules.items()
+    }
+    return part
+
+
+def _padded_size(model: ActorActionRCNN, input_size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) to which the model pads its input."""
+    batch = ImageList.from_tensors(
+        [torch.empty(input_size)],
+        model.backbone.size_divisibility,
+        padding_constraints=model.backbone.padding_constraints,
+    )
+    height, width = batch.tensor.shape[-2:]
+    return height, width
+
+
+def _trace(model: nn.Module, inputs: tuple, function) -> tuple[torch.jit.ScriptModule, list[str]]:
+    """Traces ``function(model, *inputs)``, which gives a dict of tensors.
+
+    Returns:
+        the program, from the flattened inputs to the values of the dict, and their names.
+    """
+    adapter = TracingAdapter(model, inputs, function)
+    with (
+        torch.no_grad(),
+        patch_builtin_len(["a2d_d2.modeling.action_head"]),
+        warnings.catch_warnings(),
+    ):
+        # That Detectron2's checks become constants, and that tracing is there to stay no longer.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", message=".*torch.jit.* is deprecated")
+        program = torch.jit.trace(adapter, adapter.flattened_inputs, check_trace=False)
+    return program, list(adapter.outputs_schema.keys)
+
+
+def _extract_features(
+    model: ActorActionRCNN,
+    images: Tensor,
+    flow: Tensor | None = None,
+    *,
+    padded_size: tuple[int, int],
+) -> dict[str, Tensor]:
+    """ActorActionRCNN.preprocess and extract_features for frames of one size.
+
+    Args:
+        images, flow: (F, 3, h, w) as ClipDatasetMapper makes them.
+
+    Returns:
+        "appearance.p2" and so on: the pyramids of the frames.
+    """
+    height, width = padded_size
+
+    def normalised(frames: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        frames = (frames - mean) / std
+        frames = F.pad(frames, (0, width - frames.shape[-1], 0, height - frames.shape[-2]))
+        return frames.contiguous(memory_format=torch.channels_last)
+
+    images = normalised(images, model.pixel_mean, model.pixel_std)
+    if flow is not None:
+        flow = normalised(flow, model.flow_mean, model.flow_std)
+    features = model.extract_features(images, flow)
+    named = {f"appearance.{level}": x for level, x in features.appearance.items()}
+    if features.motion is not None:
+        named |= {f"motion.{level}": x for level, x in features.motion.items()}
+    return named
+
+
+def _detect(
+    model: ActorActionRCNN,
+    features: dict[str, Tensor],
+    neighbours: Tensor,
+    *,
+    radius: int,
+    input_size: tuple[int, int],
+    frame_size: tuple[int, int],
+) -> dict[str, Tensor]:
+    """ActorActionRCNN.aggregate and detect for one key frame.
+
+    Args:
+        features: of F frames, from :func:`_extract_features`.
+        neighbours: (1, V).
+
+    Returns:
+        The fields of the detections, boxes as a tensor.
+    """
+    streams = {"appearance": {}, "motion": {}}
+    for name, x in features.items():
+        stream, level = name.split(".", maxsplit=1)
+        streams[stream][level] = x
+    motion = streams["motion"] or None
+    fused = model.aggregate(FrameFeatures(streams["appearance"], motion), neighbours)
+    appearance = {level: x[neighbours[:, radius]] for level, x in streams["appearance"].items()}
+    (instances,) = model.detect(appearance, fused, [input_size])
+    instances = detector_postprocess(instances, *frame_size)
+    if instances.has("pred_masks"):
+        instances.pred_masks = instances.pred_masks.bool()  # a script without any says uint8
+    fields = instances.get_fields()
+    return {name: getattr(value, "tensor", value) for name, value in fields.items()}

@@ -1,0 +1,575 @@
+"""The work of ``tools/predict_video.py``: videos in, who does what where out.
+
+Of each video, in the output folder:
+
+- ``<stem>.mp4`` or ``<stem>.webm``, or the folder ``<stem>.frames``: the frames, drawn on.
+- ``<stem>.jsonl``: one line a frame, written as soon as it is known::
+
+      {"frame": 1, "time": 0.0, "instances": [{"track_id": 0, "actor": "dog", "action": "running",
+       "score": 0.97, "action_scores": [...], "bbox": [x, y, w, h], "segmentation": {...}}]}
+
+  ``frame`` is 1-based, ``time`` in seconds from the start of the video. ``track_id`` is 0-based.
+  ``score`` is p(actor); ``action_scores`` are in label order, smoothed along the track, and
+  ``action`` is the best valid one. ``bbox`` and ``segmentation`` are as in
+  :mod:`a2d_d2.evaluation.predictions`.
+- ``<stem>.tracks.json``: of each track its actor, frames and action timeline, all frame numbers
+  1-based and inside; of the video what was read and what was lost.
+- ``<stem>.html``: the video beside the action timelines.
+
+Ctrl-C ends all of them after the frame in work; a second one stops at once.
+"""
+
+import argparse
+import contextlib
+import datetime
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import tempfile
+import threading
+import time
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch.distributed as dist
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+from tqdm import tqdm
+
+from a2d_d2.config import setup_cfg
+from a2d_d2.data.video import VideoError
+from a2d_d2.engine.launch import launch_main
+from a2d_d2.evaluation.predictions import detection_rows
+from a2d_d2.inference.source import VideoSource, expand_inputs
+from a2d_d2.inference.streaming import StreamingPredictor
+from a2d_d2.inference.tracks import Track, TrackedInstance, Tracker, track_color
+from a2d_d2.inference.types import FrameResult
+from a2d_d2.inference.writer import Output, choose_output, open_writer
+from a2d_d2.label_space import LabelSpace
+from a2d_d2.utils.files import write_json, write_text
+from a2d_d2.visualization.canvas import picture_scale, to_picture
+from a2d_d2.visualization.instances import LabelledRegion, draw_instances
+from a2d_d2.visualization.video_page import (
+    TimelineRow,
+    TimelineSegment,
+    VideoPage,
+    render_video_page,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class VideoJob:
+    """One video and where its results go.
+
+    Attributes:
+        source: of the frames.
+        base: path of the results without a suffix.
+    """
+
+    source: VideoSource
+    base: Path
+
+    def path(self, suffix: str) -> Path:
+        """The path of the result with this suffix."""
+        return self.base.with_name(self.base.name + suffix)
+
+    @property
+    def fingerprint(self) -> dict:
+        """What tells whether results on the disk are of this source."""
+        return {
+            "name": self.source.name,
+            "bytes": sum(file.stat().st_size for file in self.source.files if file.is_file()),
+            "start": self.source.start,
+            "end": self.source.end,
+        }
+
+
+def plan_jobs(
+    sources: Sequence[VideoSource], folder: Path, output: Output | None
+) -> list[VideoJob]:
+    """Gives every source its own place in ``folder``.
+
+    Raises:
+        ValueError: a result would overwrite an input.
+    """
+    taken: set[str] = set()
+    jobs = []
+    for source in sources:
+        stem, number = source.stem, 2
+        while stem.casefold() in taken:  # some file systems do not tell cases apart
+            stem, number = f"{source.stem}-{number}", number + 1
+        taken.add(stem.casefold())
+        jobs.append(VideoJob(source, folder / stem))
+    inputs = {file.resolve() for source in sources for file in source.files}
+    for job in jobs:
+        for suffix in (".jsonl", ".tracks.json", ".html", *([output.suffix] if output else [])):
+            if job.path(suffix).resolve() in inputs:
+                raise ValueError(
+                    f"the result {job.path(suffix)} would overwrite an input; choose another"
+                    " --output"
+                )
+    return jobs
+
+
+# ---------------------------------------------------------------- many videos
+
+
+def predict_videos(
+    jobs: Sequence[VideoJob],
+    predictor: StreamingPredictor,
+    make_tracker: Callable[[], Tracker],
+    label_space: LabelSpace,
+    output: Output | None,
+    *,
+    settings: dict,
+    resume: bool = False,
+    progress: bool = True,
+) -> list[str]:
+    """Predicts videos one after the other; one that cannot be read does not stop the others.
+
+    Args:
+        jobs: what to do.
+        predictor: of the frames.
+        make_tracker: a new tracker for each video.
+        label_space: of the predictor.
+        output: of the drawn frames; None draws nothing.
+        settings: all that the results depend on beside the video, as plain values. It is written to
+            ``tracks.json``.
+        resume: leave out videos whose results are complete, of the same file and ``settings``.
+        progress: shows a progress bar for each video, with frames per second and time left.
+
+    Returns:
+        One line for each video of which something was lost, naming it.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, after the results so far were written.
+    """
+    problems = []
+    with _Interrupt() as interrupt:
+        for job in jobs:
+            if resume and (done := _finished(job, settings)) is not None:
+                logger.info("%s: done before", job.source.name)
+                if done["problem"]:
+                    problems.append(f"{job.source.name}: {done['problem']}")
+                continue
+            try:
+                problem = predict_video(
+                    job,
+                    predictor,
+                    make_tracker(),
+                    label_space,
+                    output,
+                    settings=settings,
+                    interrupt=interrupt,
+                    progress=progress,
+                )
+            except VideoError as error:
+                problem = str(error)
+            except cv2.error as error:
+                problem = f"OpenCV cannot process it: {error}"
+            if problem is not None:
+                problems.append(f"{job.source.name}: {' '.join(problem.split())}")
+                logger.warning("%s", problems[-1])
+            if interrupt.requested:
+                raise KeyboardInterrupt
+    return problems
+
+
+class _Interrupt:
+    """Turns the first Ctrl-C into a request, so that no file ends within a frame."""
+
+    def __init__(self):
+        self.requested = False
+
+    def __enter__(self) -> "_Interrupt":
+        self._active = threading.current_thread() is threading.main_thread()
+        if self._active:
+            self._before = signal.signal(signal.SIGINT, self._handle) or signal.SIG_DFL
+        return self
+
+    def __exit__(self, *error) -> None:
+        if self._active:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _handle(self, number, frame) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+        os.write(2, b"\nstopping after this frame; Ctrl-C again stops at once\n")
+
+
+def _finished(job: VideoJob, settings: dict) -> dict | None:
+    """What ``tracks.json`` says of the video if its results are complete, else None."""
+    try:
+        record = json.loads(job.path(".tracks.json").read_text(encoding="utf-8"))
+        files = [job.path(".jsonl"), job.path(".html")]
+        if record["output"] is not None:
+            files.append(job.base.with_name(record["output"]))
+        same = record["source"] == job.fingerprint and record["settings"] == settings
+        is_whole = record["complete"] and "problem" in record and all(x.exists() for x in files)
+        return record if same and is_whole else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+# ---------------------------------------------------------------- one video
+
+
+@dataclass
+class _Written:
+    """What was written of the frames.
+
+    Attributes:
+        times: seconds of each frame in the source.
+        shown: seconds of each frame in the written video, or from the first frame without one.
+        duration: seconds of the written video.
+        size: (height, width) of its pictures.
+        seconds: how long it took.
+    """
+
+    times: array = field(default_factory=lambda: array("d"))
+    shown: array = field(default_factory=lambda: array("d"))
+    duration: float = 0.0
+    size: tuple[int, int] = (0, 0)
+    seconds: float = 0.0
+
+    def end(self, index: int) -> float:
+        """When frame ``index`` makes way for the next, in the written video."""
+        return self.shown[index + 1] if index + 1 < len(self.shown) else self.duration
+
+
+def predict_video(
+    job: VideoJob,
+    predictor: StreamingPredictor,
+    tracker: Tracker,
+    label_space: LabelSpace,
+    output: Output | None,
+    *,
+    settings: dict,
+    interrupt: _Interrupt,
+    progress: bool = True,
+) -> str | None:
+    """Writes all results of one video.
+
+    Args:
+        interrupt: once it is requested, the results end with the frame in work.
+        job, predictor, tracker, label_space, output, settings, progress: of
+            :func:`predict_videos`.
+
+    Returns:
+        What was lost, one line, or None.
+
+    Raises:
+        VideoError: not one frame came; nothing was written.
+    """
+    source = job.source
+    # Without it nobody takes what follows for complete.
+    job.path(".tracks.json").unlink(missing_ok=True)
+    with contextlib.closing(predictor.predict(source)) as results:
+        frames = _tracked(results, tracker, interrupt)
+        written = _write_frames(job, frames, label_space, output, progress)
+    if not written.times:  # interrupted before the first frame
+        return None
+    tracks = tracker.summaries()
+    drawn = job.path(output.suffix).name if output else None
+    problem = "interrupted" if interrupt.requested else source.problem
+    page = VideoPage(
+        title=Path(source.name).name,
+        summary=_summary(written, len(tracks)),
+        problem=problem,
+        video=drawn if output and output.is_video else None,
+        no_video=f"the frames are in the folder {drawn}." if drawn else "none was asked for.",
+        size=written.size,
+        duration=written.duration,
+        rows=[_timeline(track, source, written, label_space) for track in tracks],
+        footer=f"An instance counts from an actor score of {tracker.score_threshold:g} on. "
+        "A # with a number is the identity of an actor, the same in the video and in "
+        f"{job.path('.jsonl').name}.",
+    )
+    write_text(job.path(".html"), render_video_page(page))
+    record = {
+        "source": job.fingerprint,
+        "settings": settings,
+        "complete": not interrupt.requested,
+        "problem": problem,
+        "frames": len(written.times),
+        "fps": source.fps,
+        "output": drawn,
+        "tracks": [_track_record(track, source, written, label_space) for track in tracks],
+    }
+    write_json(job.path(".tracks.json"), record)
+    logger.info(
+        "%s: %s in %.1f s (%.1f a second), %s: %s",
+        source.name,
+        _count(len(written.times), "frame"),
+        written.seconds,
+        len(written.times) / written.seconds,
+        _count(len(tracks), "track"),
+        job.path(".html"),
+    )
+    return None if interrupt.requested else problem
+
+
+def _tracked(
+    results: Iterator[FrameResult], tracker: Tracker, interrupt: _Interrupt
+) -> Iterator[tuple[FrameResult, list[TrackedInstance]]]:
+    """The frames with their instances, until the end or an interrupt."""
+    if not interrupt.requested:
+        for result in results:
+            yield from tracker.update(result)
+            if interrupt.requested:
+                break
+    yield from tracker.finish()
+
+
+def _write_frames(
+    job: VideoJob,
+    frames: Iterator[tuple[FrameResult, list[TrackedInstance]]],
+    label_space: LabelSpace,
+    output: Output | None,
+    progress: bool,
+) -> _Written:
+    """Writes the lines and the drawn frames as they come; no file before the first."""
+    source, written = job.source, _Written()
+    start = time.perf_counter()
+    lines = writer = None
+    with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(
+            tqdm(
+                total=source.expected_frames,
+                desc=job.base.name,
+                unit="frame",
+                leave=False,
+                position=comm.get_local_rank(),
+                disable=not progress,
+            )
+        )
+        for result, instances in frames:
+            if lines is None:
+                job.base.parent.mkdir(parents=True, exist_ok=True)
+                lines = stack.enter_context(
+                    open(job.path(".jsonl"), "w", encoding="utf-8", buffering=1)
+                )
+                if output:
+                    path = job.path(output.suffix)
+                    writer = stack.enter_context(open_writer(path, output, source.fps))
+            number = source.first_frame + result.index + 1
+            lines.write(json.dumps(_line(result, number, instances, label_space)) + "\n")
+            written.times.append(result.time)
+            if writer:
+                picture = _draw(result, instances, label_space)
+                written.shown.append(writer.write(picture, result.time, number))
+                written.duration, written.size = writer.duration, picture.shape[:2]
+            else:
+                written.shown.append(result.time - written.times[0])
+                written.duration = written.shown[-1] + 1 / source.fps
+            bar.update()
+    written.seconds = time.perf_counter() - start
+    return written
+
+
+def _line(
+    result: FrameResult,
+    number: int,
+    instances: Sequence[TrackedInstance],
+    label_space: LabelSpace,
+) -> dict:
+    """A line of the JSON file, as the module describes it."""
+    rows = detection_rows(
+        [x.actor for x in instances],
+        np.array([x.score for x in instances], np.float32),
+        np.array([x.action_scores for x in instances], np.float32),
+        np.array([x.bbox for x in instances], np.float32).reshape(-1, 4),
+        [x.mask for x in instances],
+        label_space,
+    )
+    return {
+        "frame": number,
+        "time": round(result.time, 6),
+        "instances": [
+            {"track_id": x.track_id, "actor": None, "action": label_space.actions[x.action]} | row
+            for x, row in zip(instances, rows, strict=True)
+        ],
+    }
+
+
+def _draw(
+    result: FrameResult, instances: Sequence[TrackedInstance], label_space: LabelSpace
+) -> np.ndarray:
+    """The frame with its instances, the surest on top; small frames are enlarged."""
+    regions = [
+        LabelledRegion(
+            actor=x.actor,
+            action=x.action,
+            score=x.pair_score,
+            box=x.bbox,
+            mask=x.mask,
+            identity=(x.track_id, track_color(x.track_id)),
+        )
+        for x in sorted(instances, key=lambda x: x.score)
+    ]
+    scale = max(1.0, picture_scale(result.frame.shape[1]))
+    return draw_instances(to_picture(result.frame), regions, label_space, scale=scale, alpha=0.45)
+
+
+# ---------------------------------------------------------------- tracks
+
+
+def _track_record(
+    track: Track, source: VideoSource, written: _Written, label_space: LabelSpace
+) -> dict:
+    """A track in ``tracks.json``: numbers of frames 1-based, seconds of the source."""
+
+    def span(first: int, last: int) -> dict:
+        return {
+            "from": source.first_frame + first + 1,
+            "to": source.first_frame + last + 1,
+            "from_time": round(written.times[first], 6),
+            "to_time": round(written.times[last], 6),
+        }
+
+    return {
+        "track_id": track.track_id,
+        "actor": label_space.actors[track.actor],
+        **span(track.first, track.last),
+        "frames": track.frames,
+        "score": round(track.score, 6),
+        "segments": [
+            span(segment.first, segment.last)
+            | {"action": label_space.actions[segment.action], "score": round(segment.score, 6)}
+            for segment in track.segments
+        ],
+    }
+
+
+def _timeline(
+    track: Track, source: VideoSource, written: _Written, label_space: LabelSpace
+) -> TimelineRow:
+    segments = [
+        TimelineSegment(
+            start=written.shown[segment.first],
+            end=written.end(segment.last),
+            action=label_space.actions[segment.action],
+            color=label_space.color(label_space.joint_id(track.actor, segment.action)),
+            score=segment.score,
+            first=source.first_frame + segment.first + 1,
+            last=source.first_frame + segment.last + 1,
+            times=(written.times[segment.first], written.times[segment.last]),
+        )
+        for segment in track.segments
+    ]
+    return TimelineRow(
+        number=track.track_id,
+        color=track_color(track.track_id),
+        actor=label_space.actors[track.actor],
+        segments=segments,
+    )
+
+
+def _summary(written: _Written, tracks: int) -> str:
+    return (
+        f"{_count(len(written.times), 'frame')}, from {written.times[0]:.2f} s to "
+        f"{written.times[-1]:.2f} s; {_count(tracks, 'track')}."
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    """ "no tracks", "1 track", "2 tracks" """
+    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
+
+
+# ---------------------------------------------------------------- the command
+
+
+def predict_from_arguments(args: argparse.Namespace) -> list[str]:
+    """The whole command, in one process or several.
+
+    Args:
+        args: of ``tools/predict_video.py``.
+
+    Returns:
+        One line for each video of which something was lost; under several machines or torchrun, of
+        those that this machine or process has worked on.
+
+    Raises:
+        ValueError: a wrong argument, key, file of weights or input.
+        KeyboardInterrupt: as :func:`predict_videos`.
+    """
+    if args.num_machines > 1 and args.dist_url == "auto":
+        raise ValueError("several machines need --dist-url tcp://HOST:PORT, HOST being machine 0")
+    output = choose_output(args.format) if args.video else None
+    sources = expand_inputs(args.input, start=args.start, end=args.end)
+    args.jobs = plan_jobs(sources, Path(args.output), output)
+    _configure(args)  # a mistake is said once, not by every process
+    with tempfile.TemporaryDirectory() as folder:
+        args.problems = folder
+        try:
+            launch_main(_work, args)
+        except KeyboardInterrupt:
+            for child in multiprocessing.active_children():
+                child.join()  # it heard Ctrl-C too, and is ending its files
+            raise
+        found = [json.loads(path.read_text()) for path in sorted(Path(folder).iterdir())]
+    return [problem for problems in found for problem in problems]
+
+
+def _configure(args: argparse.Namespace):
+    options = ["MODEL.WEIGHTS", args.weights] if args.weights else []
+    options += ["MODEL.DEVICE", args.device] if args.device else []
+    return setup_cfg(args.config_file, [*options, *args.opts])
+
+
+def _work(args: argparse.Namespace) -> None:
+    """What one process does: every n-th video, n being the number of processes."""
+    rank, world = comm.get_rank(), comm.get_world_size()
+    setup_logger(name="a2d_d2")
+    cfg = _configure(args)
+    label_space = LabelSpace.load(cfg.DATASETS.LABEL_SPACE)
+    threshold = cfg.TEST.ACTOR_THRESH if args.score_threshold is None else args.score_threshold
+    output = choose_output(args.format) if args.video else None
+    if output and rank == 0:
+        logger.info("Writing %s", output.description)
+
+    def make_tracker() -> Tracker:
+        return Tracker(
+            label_space,
+            score_threshold=threshold,
+            smoothing=args.smoothing,
+            min_length=args.min_track_length,
+        )
+
+    make_tracker()  # says what is wrong before the model is built
+    predictor = StreamingPredictor.from_config(
+        cfg, batch_size=args.batch_size, every=args.every, precision=args.precision
+    )
+    problems = predict_videos(
+        args.jobs[rank::world],
+        predictor,
+        make_tracker,
+        label_space,
+        output,
+        settings={
+            "config_file": args.config_file,
+            "weights": cfg.MODEL.WEIGHTS,
+            "options": list(args.opts),
+            "every": args.every,
+            "score_threshold": threshold,
+            "smoothing": args.smoothing,
+            "min_track_length": args.min_track_length,
+            "precision": args.precision,
+            "format": output.suffix if output else None,
+        },
+        resume=args.resume,
+    )
+    if dist.is_torchelastic_launched():  # it stops all processes once one ends with an error
+        group = dist.new_group(backend="gloo", timeout=datetime.timedelta(days=365))
+        dist.barrier(group)
+    write_json(Path(args.problems) / f"{rank:06d}.json", problems)

@@ -1,0 +1,288 @@
+"""Where the frames of the video path come from: files, folders of images, cameras.
+
+Nothing that a file says of itself is believed. Frames come from one decode in order, with the times
+of the container, so that a variable frame rate comes out right; what was lost on the way is said
+after the last frame. Damage that the decoder itself conceals cannot be seen from here.
+"""
+
+import contextlib
+import functools
+import glob
+import math
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from a2d_d2.data.video import VideoError, VideoHeader, grab_frames, read_header, undecodable
+
+VIDEO_SUFFIXES = frozenset(
+    (".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov")
+    + (".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv")
+)
+IMAGE_SUFFIXES = frozenset(
+    (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+)
+
+# Frames per second of images, and of files that do not say theirs or say nonsense.
+DEFAULT_FPS = 25.0
+_MAX_FPS = 240.0
+# Containers that store the number of frames; in the others it is an estimate from the duration.
+_COUNTED_SUFFIXES = frozenset((".3gp", ".avi", ".m4v", ".mov", ".mp4"))
+
+_WEBCAM = re.compile(r"webcam:(\d+)")
+
+Retrieve = Callable[[], tuple[bool, np.ndarray | None]]
+
+
+class VideoSource:
+    """A video as an iterable of ``(time, frame)``: seconds from its start, (H, W, 3) uint8 BGR.
+
+    Times are finite and ascend strictly. All frames have the size of the first; others are scaled
+    to it. Rotation that the file asks for is applied. Each iteration starts anew.
+
+    Attributes:
+        name: what was given, for messages.
+        stem: name for output files; several sources may share it.
+        start, end: in seconds; frames outside [start, end) are left out.
+        fps: nominal frames per second, for a writer. Of a camera it is known once frames come.
+        first_frame: after the first frame has come, its 0-based number among the frames that the
+            video has.
+        problem: after the iteration, one line on what was lost, or None.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike | Sequence[os.PathLike],
+        *,
+        start: float = 0.0,
+        end: float | None = None,
+    ):
+        """
+        Args:
+            path: a video file, a folder of images, their paths in order, or ``webcam:N``.
+            start, end: in seconds from the start of the video; ``end`` None is its end.
+
+        Raises:
+            ValueError: no such span, or nothing that could be a video.
+        """
+        if not (math.isfinite(start) and start >= 0):
+            raise ValueError(f"start must be a number of seconds from 0 on, got {start}")
+        if end is not None and not (math.isfinite(end) and end > start):
+            raise ValueError(f"end must be a number of seconds above start ({start}), got {end}")
+        self.start, self.end = start, end
+        self.problem: str | None = None
+        self.first_frame = 0
+        self._images: list[Path] | None = None
+        self._camera: int | None = None
+        self._camera_fps: float | None = None
+        if not isinstance(path, str | os.PathLike):
+            self._images = [Path(image) for image in path]
+            if not self._images:
+                raise ValueError("a video of images needs at least one")
+            alone = len(self._images) == 1
+            self.path = self._images[0] if alone else self._images[0].parent
+        elif match := _WEBCAM.fullmatch(str(path)):
+            self._camera = int(match[1])
+            self.path = Path(f"webcam{match[1]}")
+        else:
+            self.path = Path(path)
+            if self.path.is_dir():
+                self._images = _files(self.path, IMAGE_SUFFIXES)
+                if not self._images:
+                    raise ValueError(f"folder {path} holds no images; give one of images")
+        self.name = str(path) if self._camera is not None else str(self.path)
+        absolute = Path(os.path.abspath(self.path))  # "." has a name, too
+        self.stem = absolute.name if self.path.is_dir() else absolute.stem
+
+    @property
+    def fps(self) -> float:
+        fps = self._camera_fps if self._camera is not None else self._header.fps
+        return fps if fps and 1 <= fps <= _MAX_FPS else DEFAULT_FPS
+
+    @property
+    def expected_frames(self) -> int | None:
+        """Number of frames by the header, for an estimate of the time left; None if unknown."""
+        total = self._header.num_frames
+        if self.end is not None:
+            total = min(total, math.ceil(self.end * self.fps))
+        return max(0, total - math.ceil(self.start * self.fps)) or None
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that are read; empty for a camera."""
+        if self._camera is not None:
+            return []
+        return [self.path] if self._images is None else list(self._images)
+
+    def __iter__(self) -> Iterator[tuple[float, np.ndarray]]:
+        """
+        Raises:
+            VideoError: not one frame of the span comes; says why.
+        """
+        self.problem, self.first_frame = None, 0
+        size, previous = None, -1.0
+        skipped = broken = resized = 0
+        problems: list[str] = []
+        with contextlib.closing(self._read(problems)) as frames:
+            for stamp, retrieve in frames:
+                now = self._ascending(stamp, previous)
+                previous = now
+                if now < self.start:
+                    skipped += 1
+                    continue
+                if self.end is not None and now >= self.end:
+                    break
+                ok, frame = retrieve()
+                if not ok:
+                    broken += 1
+                    continue
+                if size is None:
+                    size, self.first_frame = frame.shape[:2], skipped
+                elif frame.shape[:2] != size:
+                    frame = cv2.resize(frame, size[::-1], interpolation=cv2.INTER_AREA)
+                    resized += 1
+                yield now, frame
+        if size is None:
+            if broken or previous < 0:
+                raise undecodable(self.name)
+            raise VideoError(f"{self.name} ends at {previous:.2f} s, before the start asked for")
+        if broken:
+            problems.append(f"{broken} frames could not be decoded and are left out")
+        if resized:
+            height, width = size
+            problems.append(
+                f"{resized} frames of another size were scaled to the first's, {width} x {height}"
+            )
+        self.problem = "; ".join(problems) or None
+
+    def _ascending(self, stamp: float, previous: float) -> float:
+        """A time above ``previous`` (below 0: none yet): the stamp's, or one frame later."""
+        if previous < 0:
+            return max(0.0, stamp) if math.isfinite(stamp) else 0.0
+        return stamp if previous < stamp < math.inf else previous + 1 / self.fps
+
+    @functools.cached_property
+    def _header(self) -> VideoHeader:
+        if self._images is not None:
+            return VideoHeader(DEFAULT_FPS, len(self._images))
+        return VideoHeader(0.0, 0) if self._camera is not None else read_header(self.path)
+
+    def _read(self, problems: list[str]) -> Iterator[tuple[float, Retrieve]]:
+        """Yields (time stamp, what gives the frame); adds to ``problems`` when the end is early."""
+        if self._images is not None:
+            return self._read_images()
+        if self._camera is not None:
+            return self._read_camera(problems)
+        return self._read_file(problems)
+
+    def _read_images(self) -> Iterator[tuple[float, Retrieve]]:
+        for i, path in enumerate(self._images):
+            yield i / DEFAULT_FPS, functools.partial(_read_image, path)
+
+    def _read_camera(self, problems: list[str]) -> Iterator[tuple[float, Retrieve]]:
+        capture = cv2.VideoCapture(self._camera)
+        try:
+            self._camera_fps = capture.get(cv2.CAP_PROP_FPS)
+            if not capture.grab():
+                raise VideoError(f"cannot open {self.name}: no camera there, or it is in use")
+            first = time.monotonic()
+            yield 0.0, capture.retrieve
+            while capture.grab():
+                yield time.monotonic() - first, capture.retrieve
+            problems.append("the camera stopped")
+        finally:
+            capture.release()
+
+    def _read_file(self, problems: list[str]) -> Iterator[tuple[float, Retrieve]]:
+        count, stamp = 0, 0.0
+        for capture in grab_frames(self.path):
+            count += 1
+            stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            yield stamp, capture.retrieve
+        announced = self._header.num_frames
+        tolerance = max(2, announced // 50)
+        is_short = announced - count > tolerance
+        if is_short and self.path.suffix.lower() not in _COUNTED_SUFFIXES:
+            # From the duration, it is too high where the frame rate varies: is time missing too?
+            is_short = announced / self.fps - stamp > (tolerance + 1) / self.fps
+        if is_short:
+            problems.append(
+                f"{count} of the {announced} frames that its header announces could be decoded; "
+                "the file is cut or damaged, or its header is wrong"
+            )
+
+
+def expand_inputs(
+    inputs: Sequence[str], *, start: float = 0.0, end: float | None = None
+) -> list[VideoSource]:
+    """The videos that a command line names, each once, in a fixed order.
+
+    Args:
+        inputs: video files, folders of videos or else of images, patterns (``clips/*.mp4``, ``**``
+            for any depth), ``webcam:N``. In folders hidden files are passed over, and images only
+            count where there is no video. Images that are named one by one or by a pattern are
+            one video per folder. Names with numbers are in the order of the numbers.
+        start, end: of each, in seconds.
+
+    Raises:
+        ValueError: an input matches nothing; names it.
+    """
+    found: dict[object, list[Path] | str | Path] = {}
+
+    def add_file(path: Path) -> None:
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            images = found.setdefault(("images", path.parent.resolve()), [])
+            if path not in images:
+                images.append(path)
+        else:
+            found.setdefault(path.resolve(), path)
+
+    def add_folder(path: Path) -> None:
+        videos = _files(path, VIDEO_SUFFIXES)
+        for file in videos or _files(path, IMAGE_SUFFIXES):
+            add_file(file)
+
+    for text in inputs:
+        before = len(found)
+        if _WEBCAM.fullmatch(text):
+            found.setdefault(text, text)
+        elif os.path.isdir(text):
+            add_folder(Path(text))
+            if len(found) == before and not _files(Path(text), VIDEO_SUFFIXES | IMAGE_SUFFIXES):
+                raise ValueError(f"folder {text} holds no videos and no images; give another")
+        elif os.path.exists(text):
+            add_file(Path(text))
+        else:
+            matches = sorted(glob.glob(text, recursive=True), key=natural_order)
+            for match in matches:
+                add_folder(Path(match)) if os.path.isdir(match) else add_file(Path(match))
+            if not matches:
+                raise ValueError(
+                    f"there is no input {text}: give a video, a folder, a pattern or webcam:N"
+                )
+    if not found:
+        raise ValueError(f"there is no video in {', '.join(inputs)}; give another input")
+    return [VideoSource(paths, start=start, end=end) for paths in found.values()]
+
+
+def natural_order(name: str | os.PathLike) -> tuple:
+    """A key that sorts ``frame_2`` before ``frame_10``."""
+    parts = re.split(r"(\d+)", str(name))
+    return tuple(int(part) if i % 2 else part.casefold() for i, part in enumerate(parts)), str(name)
+
+
+def _files(folder: Path, suffixes: frozenset[str]) -> list[Path]:
+    """The files of a folder with one of the suffixes, hidden ones left out, in natural order."""
+    paths = (path for path in folder.iterdir() if path.suffix.lower() in suffixes)
+    kept = (path for path in paths if path.is_file() and not path.name.startswith("."))
+    return sorted(kept, key=natural_order)
+
+
+def _read_image(path: Path) -> tuple[bool, np.ndarray | None]:
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    return image is not None, image

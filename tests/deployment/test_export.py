@@ -1,0 +1,208 @@
+"""The exported programs against the model, on other frames than they were traced with."""
+
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import transforms as T
+from detectron2.modeling import build_model
+
+from a2d_d2.config import setup_cfg, system_options
+from a2d_d2.data.flow import flow_to_input
+from a2d_d2.deployment.export import export_model, trace_programs
+from a2d_d2.label_space import LabelSpace
+from a2d_d2.modeling.temporal import temporal_radius
+
+CONFIG = "configs/synthetic/R18_FPN.yaml"
+SMALL = {
+    "MODEL.DEVICE": "cpu",
+    "MODEL.FPN.OUT_CHANNELS": 8,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 16,
+    "MODEL.ROI_ACTION_HEAD.FC_DIM": 16,
+    "MODEL.ROI_MASK_HEAD.CONV_DIM": 8,
+    "INPUT.MIN_SIZE_TEST": 64,
+    "TEST.DETECTIONS_PER_IMAGE": 12,
+}
+FRAME_SIZE, INPUT_SIZE = (45, 61), (64, 87)  # neither is what the network pads to
+
+# Runs where neither this package nor Detectron2 can be imported.
+SCRIPT = """
+import sys
+sys.modules["a2d_d2"] = sys.modules["detectron2"] = None
+import torch, torchvision
+folder = sys.argv[1]
+images, flow, neighbours = torch.load(f"{folder}/inputs.pt")
+with torch.inference_mode():
+    features = torch.jit.load(f"{folder}/features.pt")(images, flow)
+    detections = torch.jit.load(f"{folder}/detect.pt")(*features, neighbours)
+torch.save(detections, f"{folder}/outputs.pt")
+"""
+
+
+@pytest.fixture
+def make_cfg():
+    """make_cfg("KEY", value, ...): the synthetic config, small, with keys changed."""
+
+    def make(*options):
+        options = [*(x for pair in SMALL.items() for x in pair), *options]
+        return setup_cfg(CONFIG, [str(x) for x in options])
+
+    return make
+
+
+def make_clip(neighbours, seed):
+    """A clip of noise as ClipDatasetMapper gives it."""
+    random = np.random.default_rng(seed)
+    frames = max(max(row) for row in neighbours) + 1
+    flows = random.normal(0, 3, (frames, *INPUT_SIZE, 2)).astype(np.float32)
+    images = random.integers(0, 256, (frames, 3, *INPUT_SIZE), dtype=np.uint8)
+    # Of one colour with patches, so that frames differ in more than noise.
+    images[:, :, 10:40, 20 : 30 + 5 * seed] = 20 * seed
+    middle = len(neighbours[0]) // 2
+    return {
+        "image": torch.from_numpy(images),
+        "flow": torch.stack(
+            [torch.from_numpy(flow_to_input(flow)).permute(2, 0, 1) for flow in flows]
+        ),
+        "key_positions": [row[middle] for row in neighbours],
+        "neighbours": torch.tensor(neighbours),
+        "height": FRAME_SIZE[0],
+        "width": FRAME_SIZE[1],
+    }
+
+
+def expected(model, clip):
+    with torch.no_grad():
+        (output,) = model([clip])
+    fields = output["instances"].get_fields()
+    return {name: getattr(value, "tensor", value) for name, value in fields.items()}
+
+
+def assert_same(detections, names, wanted):
+    assert set(names) == set(wanted)
+    assert len(wanted["scores"]) > 0
+    for name, value in zip(names, detections, strict=True):
+        assert value.dtype == wanted[name].dtype, name
+        torch.testing.assert_close(value, wanted[name], rtol=1e-5, atol=1e-5, msg=name)
+
+
+def reloaded(program):
+    stream = io.BytesIO()
+    torch.jit.save(program, stream)
+    return torch.jit.load(io.BytesIO(stream.getvalue()))
+
+
+SYSTEMS = {
+    "full": [],
+    "two temporal layers": ["MODEL.TEMPORAL.NUM_LAYERS", 2, "INPUT.CLIP.LENGTH", 5],
+    "no flow": ["MODEL.FLOW.ENABLED", False],
+    "no temporal": ["MODEL.TEMPORAL.ENABLED", False],
+    "no masks": ["MODEL.MASK_ON", False],
+    "actors alone": ["MODEL.TRAIN_BRANCH", "actor"],
+    "pairs": system_options("configs/baselines/tsct.yaml"),
+    "hierarchical": system_options("configs/baselines/tshr.yaml"),
+}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_programs_give_what_the_model_gives(make_cfg, system):
+    cfg = make_cfg(*SYSTEMS[system])
+    torch.manual_seed(0)
+    model = build_model(cfg).eval()
+    radius = temporal_radius(cfg)
+    programs = trace_programs(model, frame_size=FRAME_SIZE, input_size=INPUT_SIZE, radius=radius)
+    extract, detect = reloaded(programs.features), reloaded(programs.detect)
+    whole = tuple(range(2 * radius + 1))
+    for seed, row in enumerate([whole, tuple(i - radius if i >= radius else -1 for i in whole)]):
+        clip = make_clip([row], seed + 1)
+        inputs = [clip["image"]] + ([] if model.flow_backbone is None else [clip["flow"]])
+        with torch.no_grad():
+            features = extract(*inputs)
+            assert len(features) == len(programs.feature_names)
+            detections = detect(*features, clip["neighbours"])
+        assert_same(detections, programs.detection_names, expected(model, clip))
+
+
+def test_frames_can_be_computed_one_by_one(make_cfg):
+    """As a stream does it: the pyramids of frames computed apart, put together for a window."""
+    cfg = make_cfg()
+    torch.manual_seed(0)
+    model = build_model(cfg).eval()
+    programs = trace_programs(model, frame_size=FRAME_SIZE, input_size=INPUT_SIZE, radius=1)
+    clip = make_clip([(0, 1, 2)], 3)
+    with torch.no_grad():
+        single = [
+            programs.features(clip["image"][i : i + 1], clip["flow"][i : i + 1]) for i in range(3)
+        ]
+        features = [torch.cat(x) for x in zip(*single, strict=True)]
+        detections = programs.detect(*features, clip["neighbours"])
+    assert_same(detections, programs.detection_names, expected(model, clip))
+
+
+def test_each_weight_is_in_one_program(make_cfg):
+    model = build_model(make_cfg()).eval()
+    programs = trace_programs(model, frame_size=FRAME_SIZE, input_size=INPUT_SIZE, radius=1)
+    names = [
+        {name.removeprefix("model.") for name, _ in program.named_parameters()}
+        for program in (programs.features, programs.detect)
+    ]
+    assert not names[0] & names[1]
+    assert names[0] | names[1] == {name for name, _ in model.named_parameters()}
+    assert {name.split(".")[0] for name in names[0]} == {"backbone", "flow_backbone"}
+
+
+def test_files_run_in_a_process_without_the_package(make_cfg, tmp_path):
+    torch.manual_seed(0)
+    model = build_model(make_cfg()).eval()
+    weights = tmp_path / "model.pth"
+    torch.save({"model": model.state_dict()}, weights)
+    cfg = make_cfg("MODEL.WEIGHTS", weights)
+    height, width = FRAME_SIZE
+    description = export_model(cfg, tmp_path, height=height, width=width)
+    assert json.loads((tmp_path / "export.json").read_text()) == description
+    assert tuple(description["input_size"]) == INPUT_SIZE
+    assert description["window"] == {
+        "length": cfg.INPUT.CLIP.LENGTH,
+        "stride": cfg.INPUT.CLIP.STRIDE,
+        "radius": 1,
+    }
+    assert LabelSpace.from_dict(description["label_space"]) == LabelSpace.a2d()
+
+    clip = make_clip([(0, 1, 2)], 1)
+    torch.save((clip["image"], clip["flow"], clip["neighbours"]), tmp_path / "inputs.pt")
+    subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], check=True)
+    detections = torch.load(tmp_path / "outputs.pt")
+    assert_same(detections, description["detections"], expected(model, clip))
+
+
+def test_the_input_size_is_that_of_the_test_time_resize(make_cfg):
+    """The size that the tests above take for granted."""
+    cfg = make_cfg()
+    shape = T.ResizeShortestEdge.get_output_shape(
+        *FRAME_SIZE, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+    )
+    assert shape == INPUT_SIZE
+
+
+@pytest.mark.parametrize(
+    "options, height, message",
+    [
+        (
+            ["MODEL.META_ARCHITECTURE", "GeneralizedRCNN"]
+            + ["MODEL.ROI_HEADS.NAME", "CanonicalROIHeads"],
+            64,
+            "GeneralizedRCNN: only a model of clips is exported",
+        ),
+        (["MODEL.SEGMENTER.NAME", "GrabCut"], 64, "MODEL.SEGMENTER.NAME GrabCut"),
+        ([], 0, "height is 0"),
+        ([], 64, "MODEL.WEIGHTS is empty"),
+    ],
+)
+def test_what_cannot_be_exported_is_said(make_cfg, tmp_path, options, height, message):
+    with pytest.raises(ValueError, match=message):
+        export_model(make_cfg(*options), tmp_path, height=height, width=64)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,482 @@
+"""The command: what it writes, what it survives. The network is stood in for by a walking dog."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from a2d_d2.data.video import iter_frames
+from a2d_d2.evaluation.predictions import decode_mask
+from a2d_d2.inference import predict_video as module
+from a2d_d2.inference.predict_video import plan_jobs, predict_videos
+from a2d_d2.inference.source import expand_inputs
+from a2d_d2.inference.tracks import Tracker, track_color
+from a2d_d2.inference.writer import choose_output
+from a2d_d2.label_space import LabelSpace
+
+SCRIPT = Path(__file__).with_name("run_predict_video.py")
+ROOT = SCRIPT.parents[2]
+CONFIG = ROOT / "configs/synthetic/R18_FPN.yaml"
+A2D = LabelSpace.a2d()
+SETTINGS = {"score_threshold": 0.7}
+
+
+def load_script():
+    spec = importlib.util.spec_from_file_location("run_predict_video", SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
+
+
+SCRIPT_MODULE = load_script()
+WalkingDog, load_tool = SCRIPT_MODULE.WalkingDog, SCRIPT_MODULE.load_tool
+
+
+def run(inputs, folder, output="webm", predictor=None, span=(0.0, None), **options):
+    """Predicts videos in this process; gives their problems."""
+    output = choose_output(output) if output else None
+    sources = expand_inputs([str(path) for path in inputs], start=span[0], end=span[1])
+    return predict_videos(
+        plan_jobs(sources, folder, output),
+        predictor or WalkingDog(),
+        lambda: Tracker(A2D, smoothing=1),
+        A2D,
+        output,
+        **{"settings": SETTINGS, "progress": False} | options,
+    )
+
+
+def read_lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def read_tracks(path):
+    return json.loads(path.read_text())
+
+
+def no_leftovers(folder):
+    return not [path for path in folder.rglob("*") if path.name.startswith(".tmp-")]
+
+
+@pytest.fixture
+def clip(make_video, tmp_path):
+    return make_video(tmp_path / "clip.mp4", 20, fps=20)
+
+
+# ---------------------------------------------------------------- results of one video
+
+
+def test_one_line_for_each_frame(clip, tmp_path):
+    assert run([clip], tmp_path / "out") == []
+    lines = read_lines(tmp_path / "out/clip.jsonl")
+    assert [line["frame"] for line in lines] == list(range(1, 21))
+    np.testing.assert_allclose([line["time"] for line in lines], np.arange(20) / 20)
+    (instance,) = lines[3]["instances"]
+    assert list(instance) == [
+        *("track_id", "actor", "action", "score", "action_scores", "bbox", "segmentation")
+    ]
+    mask = decode_mask(instance.pop("segmentation"))
+    assert mask.shape == (32, 48) and mask[8:20, 7:23].all() and mask.sum() == 12 * 16
+    assert instance == {
+        "track_id": 0,
+        "actor": "dog",
+        "action": "walking",
+        "score": 0.9,
+        "action_scores": [0, 0, 0, 0, 0, 0, 0, 0.5, 0],
+        "bbox": [7, 8, 16, 12],
+    }
+    assert lines[10]["instances"][0]["action"] == "running"
+
+
+def test_timeline_of_a_track(clip, tmp_path):
+    run([clip], tmp_path)
+    record = read_tracks(tmp_path / "clip.tracks.json")
+    assert record["complete"] and record["problem"] is None
+    assert (record["frames"], record["fps"], record["output"]) == (20, 20, "clip.webm")
+    assert record["settings"] == SETTINGS
+    assert record["source"]["name"] == str(clip)
+    (track,) = record["tracks"]
+    assert track["segments"] == [
+        {
+            "from": 1,
+            "to": 10,
+            "from_time": 0,
+            "to_time": 0.45,
+            "action": "walking",
+            "score": 0.45,
+        },
+        {
+            "from": 11,
+            "to": 20,
+            "from_time": 0.5,
+            "to_time": 0.95,
+            "action": "running",
+            "score": 0.45,
+        },
+    ]
+    del track["segments"]
+    assert track == {
+        "track_id": 0,
+        "actor": "dog",
+        "from": 1,
+        "to": 20,
+        "from_time": 0,
+        "to_time": 0.95,
+        "frames": 20,
+        "score": 0.9,
+    }
+
+
+def test_video_shows_the_instances(clip, tmp_path):
+    run([clip], tmp_path)
+    frames = list(iter_frames(tmp_path / "clip.webm"))
+    scale = 640 // 48
+    assert len(frames) == 20 and frames[0].shape == (32 * scale, 48 * scale + 48 * scale % 2, 3)
+    walking = A2D.color(A2D.joint_id(A2D.actor_index("dog"), A2D.action_index("walking")))
+    for i in (0, 9, 19):
+        inside = frames[i][12 * scale : 14 * scale, (8 + i) * scale : (10 + i) * scale]
+        outside = frames[i][-3 * scale :, -3 * scale :]
+        assert np.ptp(outside.mean(axis=(0, 1))) < 8  # grey, as it was
+        assert np.ptp(inside.mean(axis=(0, 1))) > 20  # coloured
+    mixed = 0.55 * (10 + 10 * 9) + 0.45 * np.array(walking[::-1])
+    inside = frames[9][12 * scale : 14 * scale, 17 * scale : 19 * scale]
+    np.testing.assert_allclose(inside.mean(axis=(0, 1)), mixed, atol=12)
+    # The left edge of the box is in the colour of the identity.
+    edge = frames[9][13 * scale : 15 * scale, 13 * scale].mean(axis=0)
+    np.testing.assert_allclose(edge, track_color(0)[::-1], atol=70)
+
+
+def test_page_refers_to_the_video(clip, tmp_path):
+    run([clip], tmp_path)
+    page = (tmp_path / "clip.html").read_text()
+    assert 'src="./clip.webm"' in page and page.count('class="lane"') == 1
+    assert 'data-start="0.500000" data-end="1.000000"' in page
+    assert "20 frames, from 0.00 s to 0.95 s; 1 track." in page
+
+
+def test_span_keeps_the_numbers_of_the_video(clip, tmp_path):
+    run([clip], tmp_path, span=(0.4, 0.75))
+    lines = read_lines(tmp_path / "clip.jsonl")
+    assert [line["frame"] for line in lines] == list(range(9, 16))
+    assert lines[0]["time"] == pytest.approx(0.4)
+    (track,) = read_tracks(tmp_path / "clip.tracks.json")["tracks"]
+    assert (track["from"], track["to"], track["from_time"]) == (9, 15, 0.4)
+    assert len(list(iter_frames(tmp_path / "clip.webm"))) == 7
+    # The timeline is that of the written video, which starts with the span.
+    assert 'data-start="0.000000" data-end="0.350000"' in (tmp_path / "clip.html").read_text()
+
+
+def test_frames_between_detections_are_carried(clip, tmp_path):
+    run([clip], tmp_path, predictor=WalkingDog(every=4))
+    lines = read_lines(tmp_path / "clip.jsonl")
+    assert len(lines) == 20
+    boxes = [line["instances"][0]["bbox"][0] for line in lines]
+    assert boxes[:9] == [4, 4, 4, 4, 8, 8, 8, 8, 12]
+
+
+def test_without_a_video(clip, tmp_path):
+    run([clip], tmp_path / "out", output=None)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        *("clip.html", "clip.jsonl", "clip.tracks.json")
+    ]
+    page = (tmp_path / "out/clip.html").read_text()
+    assert "none was asked for" in page and "<video" not in page
+    assert read_tracks(tmp_path / "out/clip.tracks.json")["output"] is None
+
+
+def test_frames_as_files(clip, tmp_path):
+    run([clip], tmp_path, output="frames", span=(0.25, None))
+    names = sorted(path.name for path in (tmp_path / "clip.frames").iterdir())
+    assert names == [f"{number:06d}.jpg" for number in range(6, 21)]
+    assert "the frames are in the folder clip.frames" in (tmp_path / "clip.html").read_text()
+
+
+def test_nothing_found(clip, tmp_path):
+    assert run([clip], tmp_path, predictor=WalkingDog(score=0.1)) == []
+    assert all(line["instances"] == [] for line in read_lines(tmp_path / "clip.jsonl"))
+    assert "No actor was found" in (tmp_path / "clip.html").read_text()
+    assert len(list(iter_frames(tmp_path / "clip.webm"))) == 20
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".webm"])
+def test_one_frame_of_odd_size(make_video, tmp_path, suffix):
+    source = make_video(tmp_path / f"one{suffix}", 1, height=33, width=47)
+    assert run([source], tmp_path / "out") == []
+    assert len(read_lines(tmp_path / "out/one.jsonl")) == 1
+    (frame,) = iter_frames(tmp_path / "out/one.webm")
+    assert frame.shape[0] % 2 == frame.shape[1] % 2 == 0
+
+
+def test_images_of_a_folder(tmp_path):
+    (tmp_path / "in put").mkdir()
+    for i in range(3):
+        cv2.imwrite(str(tmp_path / f"in put/{i}.png"), np.zeros((32, 48, 3), np.uint8))
+    assert run([tmp_path / "in put"], tmp_path / "out") == []
+    assert len(read_lines(tmp_path / "out/in put.jsonl")) == 3
+    assert 'src="./in%20put.webm"' in (tmp_path / "out/in put.html").read_text()
+
+
+# ---------------------------------------------------------------- many videos
+
+
+def test_an_unreadable_file_does_not_stop_the_others(clip, make_video, tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    other = make_video(tmp_path / "other.mp4", 3)
+    problems = run([tmp_path / "broken.mp4", clip, other], tmp_path / "out", output=None)
+    assert len(problems) == 1 and "broken.mp4" in problems[0] and "cannot decode" in problems[0]
+    assert len(read_lines(tmp_path / "out/clip.jsonl")) == 20
+    assert len(read_lines(tmp_path / "out/other.jsonl")) == 3
+    assert not list((tmp_path / "out").glob("broken*"))
+
+
+def test_frames_that_opencv_refuses_stop_one_video_alone(clip, make_video, tmp_path):
+    def refuse(index):
+        if index == 4:
+            cv2.resize(np.zeros((0, 0)), (1, 1))
+
+    other = make_video(tmp_path / "other.mp4", 3)
+    predictor = WalkingDog(before=refuse)
+    (problem,) = run([clip, other], tmp_path / "out", predictor=predictor)
+    assert problem.startswith(f"{clip}: OpenCV cannot process it") and "\n" not in problem
+    assert not (tmp_path / "out/clip.tracks.json").exists() and no_leftovers(tmp_path)
+    assert (tmp_path / "out/other.tracks.json").exists()
+
+
+def test_what_was_lost_is_said_everywhere(clip, tmp_path, monkeypatch):
+    from a2d_d2.data.video import VideoHeader
+    from a2d_d2.inference import source
+
+    monkeypatch.setattr(source, "read_header", lambda path: VideoHeader(20, 444))
+    (problem,) = run([clip], tmp_path)
+    assert problem.startswith(f"{clip}: 20 of the 444 frames")
+    record = read_tracks(tmp_path / "clip.tracks.json")
+    assert record["complete"] and record["problem"] == problem.removeprefix(f"{clip}: ")
+    assert "20 of the 444 frames" in (tmp_path / "clip.html").read_text()
+    assert run([clip], tmp_path, resume=True) == [problem]  # still so
+
+
+def test_equal_stems_do_not_meet(make_video, tmp_path):
+    for name in ("a/clip.mp4", "b/clip.mp4", "b/CLIP.avi", "b/clip-2.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        make_video(tmp_path / name, 2)
+    inputs = [tmp_path / "a", tmp_path / "b"]
+    assert run(inputs, tmp_path / "out", output=None) == []
+    names = {read_tracks(path)["source"]["name"]: path.name for path in tmp_path.glob("out/*.json")}
+    assert names == {
+        str(tmp_path / "a/clip.mp4"): "clip.tracks.json",
+        str(tmp_path / "b/clip-2.mp4"): "clip-2.tracks.json",
+        str(tmp_path / "b/CLIP.avi"): "CLIP-3.tracks.json",
+        str(tmp_path / "b/clip.mp4"): "clip-4.tracks.json",
+    }
+
+
+def test_results_never_overwrite_an_input(make_video, tmp_path):
+    source = make_video(tmp_path / "clip.webm", 2)
+    with pytest.raises(ValueError, match=r"would overwrite an input.*--output"):
+        run([source], tmp_path)
+    assert run([source], tmp_path, output=None) == []
+
+
+# ---------------------------------------------------------------- interrupt and resume
+
+
+def interrupt_at(number):
+    def before(index):
+        if index == number:
+            signal.raise_signal(signal.SIGINT)
+
+    return before
+
+
+def test_interrupt_leaves_whole_results(clip, make_video, tmp_path):
+    other = make_video(tmp_path / "other.mp4", 3)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run([clip, other], tmp_path / "out", predictor=WalkingDog(before=interrupt_at(6)))
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert len(read_lines(tmp_path / "out/clip.jsonl")) == 7
+    assert len(list(iter_frames(tmp_path / "out/clip.webm"))) == 7
+    record = read_tracks(tmp_path / "out/clip.tracks.json")
+    assert not record["complete"] and record["frames"] == 7
+    assert "interrupted" in (tmp_path / "out/clip.html").read_text()
+    assert not list((tmp_path / "out").glob("other*")) and no_leftovers(tmp_path)
+
+    run([clip, other], tmp_path / "out", resume=True)
+    assert read_tracks(tmp_path / "out/clip.tracks.json")["complete"]
+    assert len(list(iter_frames(tmp_path / "out/clip.webm"))) == 20
+    assert (tmp_path / "out/other.jsonl").exists()
+
+
+def test_second_interrupt_stops_at_once(clip, tmp_path):
+    def before(index):
+        if index == 6:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run([clip], tmp_path / "out", predictor=WalkingDog(before=before))
+    assert len(read_lines(tmp_path / "out/clip.jsonl")) == 6
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["clip.jsonl"]
+
+
+def test_resume_redoes_only_what_changed(clip, make_video, tmp_path):
+    other = make_video(tmp_path / "other.mp4", 3)
+    seen = []
+
+    def again(**options):
+        seen.clear()
+        predictor = WalkingDog(before=lambda index: seen.append(index) if index == 0 else None)
+        run([clip, other], tmp_path, output=None, predictor=predictor, **options)
+        return len(seen)
+
+    assert again() == 2
+    assert again() == 2  # without resume all is done again
+    assert again(resume=True) == 0
+    assert again(resume=True, settings=SETTINGS | {"every": 2}) == 2
+    assert again(resume=True, settings=SETTINGS | {"every": 2}) == 0
+    make_video(other, 5)
+    assert again(resume=True, settings=SETTINGS | {"every": 2}) == 1
+    assert len(read_lines(tmp_path / "other.jsonl")) == 5
+    (tmp_path / "other.jsonl").unlink()
+    assert again(resume=True, settings=SETTINGS | {"every": 2}) == 1
+    (tmp_path / "other.tracks.json").write_text("{")
+    assert again(resume=True, settings=SETTINGS | {"every": 2}) == 1
+
+
+# ---------------------------------------------------------------- the command line
+
+
+def command(*arguments, output):
+    return [
+        *(sys.executable, str(SCRIPT), "--config-file", str(CONFIG), "--output", str(output)),
+        *map(str, arguments),
+    ]
+
+
+def environment(delay=0.0):
+    return os.environ | {"A2D_D2_TEST_DELAY": str(delay), "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+def test_two_processes_share_the_videos(make_video, tmp_path):
+    (tmp_path / "in").mkdir()
+    for i in range(3):
+        make_video(tmp_path / f"in/{i}.mp4", 3)
+    (tmp_path / "in/broken.mp4").write_bytes(b"no video")
+    output = tmp_path / "out"
+    done = subprocess.run(
+        command(
+            *("--input", tmp_path / "in", "--num-gpus", 2, "--format", "webm"),
+            *("--smoothing", 1, "MODEL.DEVICE", "cpu"),
+            output=output,
+        ),
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "not whole: " in done.stderr and "broken.mp4: broken, or not a video" in done.stderr
+    assert "VP8 in webm through OpenCV" in done.stdout
+    for i in range(3):
+        assert len(read_lines(output / f"{i}.jsonl")) == 3
+        record = read_tracks(output / f"{i}.tracks.json")
+        assert record["complete"] and record["settings"]["smoothing"] == 1
+        assert len(list(iter_frames(output / f"{i}.webm"))) == 3
+    assert not list(output.glob("broken*"))
+
+
+def test_interrupt_at_the_console(make_video, tmp_path):
+    clip = make_video(tmp_path / "clip.mp4", 24)
+    output = tmp_path / "out"
+    process = subprocess.Popen(
+        command("--input", clip, "--format", "webm", output=output),
+        cwd=ROOT,
+        env=environment(delay=0.25),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        lines = output / "clip.jsonl"
+        while not (lines.exists() and lines.read_text().count("\n") >= 3):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130 and "stopping after this frame" in errors
+    count = len(read_lines(lines))
+    assert 3 <= count < 24 and len(list(iter_frames(output / "clip.webm"))) == count
+    assert not read_tracks(output / "clip.tracks.json")["complete"] and no_leftovers(output)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--input", "missing.mp4"], "there is no input missing.mp4"),
+        (["--input", "{clip}", "--start", "3", "--end", "2"], "end must be"),
+        (["--input", "{clip}", "--smoothing", "-1"], "smoothing"),
+        (["--input", "{clip}", "--num-machines", "2"], "--dist-url"),
+        (["--input", "{clip}", "--no-video", "MODEL.NO_SUCH_KEY", "1"], "NO_SUCH_KEY"),
+        (["--input", "{clip}", "--format", "mp4"], "needs an H.264 encoder"),
+    ],
+)
+def test_wrong_arguments_are_one_line(clip, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.setattr(module, "StreamingPredictor", WalkingDog)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "av", None)
+    arguments = [text.format(clip=clip) for text in arguments]
+    output = ["--config-file", str(CONFIG), "--output", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["predict_video.py", *output, *arguments])
+    with pytest.raises(ValueError, match=message) as error:
+        load_tool().main()
+    assert "\n" not in str(error.value) or "NO_SUCH_KEY" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_arguments_reach_the_work(clip, tmp_path, monkeypatch):
+    asked = {}
+
+    class Noted(WalkingDog):
+        @classmethod
+        def from_config(cls, cfg, **options):
+            asked.update(options, weights=cfg.MODEL.WEIGHTS, score=cfg.TEST.ACTOR_THRESH)
+            return cls()
+
+    class NotedTracker(Tracker):
+        def __init__(self, label_space, **options):
+            asked.update(options)
+            super().__init__(label_space, **options)
+
+    monkeypatch.setattr(module, "StreamingPredictor", Noted)
+    monkeypatch.setattr(module, "Tracker", NotedTracker)
+    line = f"predict_video.py --config-file {CONFIG} --weights w.pth --input {clip} --every 3"
+    line += f" --output {tmp_path}/out --no-video --smoothing 7 --min-track-length 2"
+    line += " --batch-size 8 --precision bfloat16 --device cpu TEST.ACTOR_THRESH 0.4"
+    monkeypatch.setattr(sys, "argv", line.split())
+    assert load_tool().main() == 0
+    assert asked == {
+        "batch_size": 8,
+        "every": 3,
+        "precision": "bfloat16",
+        "weights": "w.pth",
+        "score": 0.4,
+        "score_threshold": 0.4,
+        "smoothing": 7,
+        "min_length": 2,
+    }
+    monkeypatch.setattr(sys, "argv", [*line.split(), "TEST.ACTION_THRESH", "0.2"])
+    sys.argv[1:1] = ["--score-threshold", "0.6"]
+    assert load_tool().main() == 0
+    assert asked["score_threshold"] == 0.6
+    settings = read_tracks(tmp_path / "out/clip.tracks.json")["settings"]
+    assert settings["score_threshold"] == 0.6 and settings["weights"] == "w.pth"

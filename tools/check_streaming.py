@@ -1,0 +1,58 @@
+#!/usr/bin/env python3
+"""Compare streaming with running the model on every clip on its own. Example:
+
+    python tools/check_streaming.py video.mp4 other.mp4 \\
+        --config-file configs/synthetic/R18_FPN.yaml --weights model_final.pth KEY VALUE ...
+
+Prints the largest difference of scores, boxes and masks; the exit code is 1 when one is above 1e-4.
+"""
+
+import argparse
+import functools
+import operator
+
+from tqdm import tqdm
+
+from a2d_d2.config import setup_cfg
+from a2d_d2.inference.check import ClipWise, Difference, check_video
+from a2d_d2.inference.streaming import StreamingPredictor
+from a2d_d2.utils.cli import run_tool
+
+TOLERANCE = 1e-4
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        usage="%(prog)s VIDEO [VIDEO ...] --config-file C [options] [KEY VALUE ...]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("videos", nargs="+", metavar="VIDEO")
+    parser.add_argument("--config-file", required=True, metavar="C")
+    parser.add_argument("--weights", metavar="W", help="in place of MODEL.WEIGHTS")
+    parser.add_argument("--max-frames", type=int, metavar="N", help="of each video (default: all)")
+    parser.add_argument("--batch-size", type=int, default=4, help="frames (default %(default)s)")
+    parser.add_argument(
+        "--every", type=int, default=1, help="detect on every k-th frame (default %(default)s)"
+    )
+    args, opts = parser.parse_known_args()
+    if unknown := [opt for opt in opts if opt.startswith("--")]:
+        parser.error(f"unknown option {unknown[0]}")
+    if args.weights:
+        opts += ["MODEL.WEIGHTS", args.weights]
+    cfg = setup_cfg(args.config_file, opts)
+    predictor = StreamingPredictor.from_config(cfg, batch_size=args.batch_size, every=args.every)
+    clip_wise = ClipWise(cfg, predictor)
+    overall = Difference()
+    for video in args.videos:
+        frames = check_video(video, predictor, clip_wise, args.max_frames)
+        with tqdm(frames, desc=video, unit="frame") as bar:
+            of_video = functools.reduce(operator.or_, bar, Difference())
+        print(f"{video}: {of_video}", flush=True)
+        overall |= of_video
+    print(f"overall: {overall}")
+    return int(overall.largest > TOLERANCE)
+
+
+if __name__ == "__main__":
+    run_tool(main)
