@@ -146,7 +146,8 @@ def test_equals_clip_wise(make_predictor, streaming_cfg, video, options, count, 
     differences = list(check_video(path, predictor, clip_wise))
     assert len(differences) == -(-count // arguments.get("every", 1))
     assert all(x.instances > 0 for x in differences)
-    assert max(x.largest for x in differences) < 1e-4
+    assert max(max(x.scores, x.pixels) for x in differences) < 1e-4
+    assert max(x.masks for x in differences) < 1e-3  # rounding may flip some of 5,120 pixels
 
 
 def test_context_matters_for_the_equality(make_predictor, streaming_cfg, video):
