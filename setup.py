@@ -13,7 +13,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "a2d_d2/__init__.py").read_
 OPENCV = os.environ.get("A2D_D2_OPENCV", "opencv-python")
 
 # Detectron2 itself is not on PyPI: tools/install_detectron2.py, or the official build. The lines
-# after pycocotools are what it imports.
+# after pycocotools are what it imports (scipy: its trackers).
 INSTALL_REQUIRES = [
     "torch>=2.4",
     "torchvision>=0.19",
@@ -29,6 +29,7 @@ INSTALL_REQUIRES = [
     "iopath>=0.1.7",
     "matplotlib",
     "omegaconf>=2.1",
+    "scipy>=1.11",
     "setuptools<81",
     "tabulate",
     "tensorboard",

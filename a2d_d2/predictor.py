@@ -21,8 +21,9 @@ import numpy as np
 
 from a2d_d2.config import setup_cfg
 from a2d_d2.evaluation.rasterize import ACTOR_THRESHOLD
+from a2d_d2.inference.source import VideoSource
 from a2d_d2.inference.streaming import StreamingPredictor
-from a2d_d2.inference.tracks import TrackedInstance, Tracker
+from a2d_d2.inference.tracks import TrackedInstance, Tracker, track_color
 from a2d_d2.inference.types import FrameResult
 from a2d_d2.label_space import LabelSpace
 from a2d_d2.visualization.canvas import to_picture
@@ -89,6 +90,8 @@ class VideoFrame:
     def draw(self, scale: float = 1.0) -> np.ndarray:
         """The frame with masks, boxes, names and p(actor) * p(action), BGR uint8.
 
+        With tracking boxes have the colour of the track, and its number stands before the name.
+
         Args:
             scale: size of the picture relative to the frame; text is crisp on enlarged ones.
         """
@@ -99,6 +102,7 @@ class VideoFrame:
                 score=x.score * x.action_score,
                 box=x.box,
                 mask=x.mask,
+                identity=None if x.track_id is None else (x.track_id, track_color(x.track_id)),
             )
             for x in reversed(self.actors)  # the surest on top
         ]
@@ -198,8 +202,6 @@ class ActorActionPredictor:
         if not isinstance(video, str | os.PathLike):
             yield from ((index / fps, frame) for index, frame in enumerate(video))
             return
-        from a2d_d2.inference.source import VideoSource
-
         source = VideoSource(video)
         yield from source
         if source.problem:

@@ -4,7 +4,8 @@
     python tools/check_streaming.py video.mp4 other.mp4 \\
         --config-file configs/synthetic/R18_FPN.yaml --weights model_final.pth KEY VALUE ...
 
-Prints the largest difference of scores, boxes and masks; the exit code is 1 when one is above 1e-4.
+Prints the largest difference of scores, of boxes as a share of the frame's longer side, and of
+masks as a share of its pixels; the exit code is 1 when one is above 1e-4.
 """
 
 import argparse

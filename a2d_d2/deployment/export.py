@@ -189,9 +189,9 @@ def _trace(model: nn.Module, inputs: tuple, function) -> tuple[torch.jit.ScriptM
         patch_builtin_len(["a2d_d2.modeling.action_head"]),
         warnings.catch_warnings(),
     ):
-        # That Detectron2's checks become constants, and that tracing is there to stay no longer.
+        # Detectron2's checks become constants, as they should; PyTorch prefers torch.export.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        warnings.filterwarnings("ignore", message=".*torch.jit.* is deprecated")
+        warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)
         program = torch.jit.trace(adapter, adapter.flattened_inputs, check_trace=False)
     return program, list(adapter.outputs_schema.keys)
 
@@ -255,7 +255,5 @@ def _detect(
     appearance = {level: x[neighbours[:, radius]] for level, x in streams["appearance"].items()}
     (instances,) = model.detect(appearance, fused, [input_size])
     instances = detector_postprocess(instances, *frame_size)
-    if instances.has("pred_masks"):
-        instances.pred_masks = instances.pred_masks.bool()  # a script without any says uint8
     fields = instances.get_fields()
     return {name: getattr(value, "tensor", value) for name, value in fields.items()}

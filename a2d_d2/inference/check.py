@@ -25,8 +25,10 @@ class Difference:
         instances: compared.
         scores: largest difference of an actor or action score; of an instance that only one way
             has, its actor score.
-        boxes: largest difference of a coordinate, in pixels.
+        boxes: largest difference of a coordinate, as a share of the frame's longer side: in pixels
+            it would grow with the frame, as the rounding of float32 does.
         masks: largest share of a frame's pixels in which two masks differ.
+        pixels: ``boxes`` in pixels.
     """
 
     frames: int = 0
@@ -34,6 +36,7 @@ class Difference:
     scores: float = 0.0
     boxes: float = 0.0
     masks: float = 0.0
+    pixels: float = 0.0
 
     def __or__(self, other: "Difference") -> "Difference":
         """The difference over the frames of both."""
@@ -50,7 +53,8 @@ class Difference:
     def __str__(self) -> str:
         return (
             f"{self.frames} frames, {self.instances} instances; largest difference: scores "
-            f"{self.scores:.1e}, boxes {self.boxes:.1e} px, masks {self.masks:.1e} of the frame"
+            f"{self.scores:.1e}, boxes {self.boxes:.1e} of the longer side ({self.pixels:.1e} px), "
+            f"masks {self.masks:.1e} of the frame"
         )
 
 
@@ -114,7 +118,7 @@ def difference(first: Instances, second: Instances) -> Difference:
     score the same is listed first may differ.
     """
     height, width = first.image_size
-    scores, boxes, masks = 0.0, 0.0, 0.0
+    scores, pixels, masks = 0.0, 0.0, 0.0
     rest = torch.ones(len(second), dtype=torch.bool)
     for i in range(len(first)):
         box_distances = _distance(second.pred_boxes.tensor, first.pred_boxes.tensor[i])
@@ -128,13 +132,13 @@ def difference(first: Instances, second: Instances) -> Difference:
         rest[j] = False
         actions = _distance(second.action_scores[j], first.action_scores[i])
         scores = max(scores, float(score_distances[j]), float(actions))
-        boxes = max(boxes, float(box_distances[j]))
+        pixels = max(pixels, float(box_distances[j]))
         if first.has("pred_masks"):
             differing = (first.pred_masks[i] != second.pred_masks[j]).sum()
             masks = max(masks, float(differing) / (height * width))
     if rest.any():
         scores = max(scores, float(second.scores[rest].max()))
-    return Difference(1, len(first), scores, boxes, masks)
+    return Difference(1, len(first), scores, pixels / max(height, width), masks, pixels)
 
 
 def _distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:

@@ -40,7 +40,7 @@ DOG, CAT = (6, 0.9, [0.2, 0.8], 3.0, 4), (5, 0.9, [0.5, 0.5], 3.0, 4)
         ([], [], (0, 0, 0, 0)),
         ([DOG], [(6, 0.8, [0.2, 0.8], 3.0, 4)], (1, 0.1, 0, 0)),
         ([DOG], [(6, 0.9, [0.5, 0.5], 3.0, 4)], (1, 0.3, 0, 0)),
-        ([DOG], [(6, 0.9, [0.2, 0.8], 3.5, 5)], (1, 0, 0.5, 10 / 200)),
+        ([DOG], [(6, 0.9, [0.2, 0.8], 3.5, 5)], (1, 0, 0.5 / 20, 10 / 200)),
         ([DOG], [CAT], (1, 0.9, 0, 0)),
         ([DOG, (6, 0.3, [1.0, 0.0], 3.0, 4)], [DOG], (2, 0.3, 0, 0)),
         ([DOG], [(6, 0.4, [1.0, 0.0], 3.0, 4), DOG], (1, 0.4, 0, 0)),
@@ -51,6 +51,7 @@ def test_by_hand(first, second, expected):
     found = difference(make_instances(*first), make_instances(*second))
     assert found.frames == 1
     values = (found.instances, found.scores, found.boxes, found.masks)
+    assert found.pixels == pytest.approx(20 * found.boxes)
     np.testing.assert_allclose(values, expected, atol=1e-6)
 
 
@@ -60,12 +61,12 @@ def test_without_masks():
 
 
 def test_over_several_frames_the_largest_counts():
-    both = Difference(1, 3, 0.1, 0.0, 0.3) | Difference(2, 1, 0.0, 0.2, 0.1)
-    assert both == Difference(3, 4, 0.1, 0.2, 0.3)
+    both = Difference(1, 3, 0.1, 0.0, 0.3, 0.0) | Difference(2, 1, 0.0, 0.2, 0.1, 4.0)
+    assert both == Difference(3, 4, 0.1, 0.2, 0.3, 4.0)
     assert both.largest == 0.3
     assert str(both) == (
-        "3 frames, 4 instances; largest difference: scores 1.0e-01, boxes 2.0e-01 px, "
-        "masks 3.0e-01 of the frame"
+        "3 frames, 4 instances; largest difference: scores 1.0e-01, boxes 2.0e-01 of the longer "
+        "side (4.0e+00 px), masks 3.0e-01 of the frame"
     )
 
 

@@ -146,7 +146,8 @@ def test_equals_clip_wise(make_predictor, streaming_cfg, video, options, count, 
     differences = list(check_video(path, predictor, clip_wise))
     assert len(differences) == -(-count // arguments.get("every", 1))
     assert all(x.instances > 0 for x in differences)
-    assert max(x.largest for x in differences) < 1e-4
+    assert max(max(x.scores, x.pixels) for x in differences) < 1e-4
+    assert max(x.masks for x in differences) < 1e-3  # rounding may flip some of 5,120 pixels
 
 
 def test_context_matters_for_the_equality(make_predictor, streaming_cfg, video):
@@ -318,17 +319,17 @@ def most_remembered(predictor, count):
 
 @pytest.mark.parametrize(
     "stride, every, batch_size, held",
-    [(1, 1, 1, 5), (1, 1, 3, 7), (2, 1, 1, 9), (1, 10, 2, 5)],
+    [(1, 1, 3, 4), (2, 1, 1, 8), (1, 10, 2, 4)],
 )
 def test_memory_does_not_grow_with_the_video(make_predictor, stride, every, batch_size, held):
     options = ["INPUT.MIN_SIZE_TEST", 32, "INPUT.CLIP.STRIDE", stride]
+    options += ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", 1.0]  # detections take time
     predictor = make_predictor(*options, every=every, batch_size=batch_size)
     released = []
     predictor._network.extract = spy_on(predictor._network.extract, released)
     short = most_remembered(predictor, 50)
     assert most_remembered(predictor, 200) == short
-    # after a batch, the frames before its first one that a window still needs are there
-    assert short["features"] <= held
+    assert short["features"] == held
     assert short["waiting"] <= 2 * stride + max(batch_size, 16 if every > 1 else 0)
     assert all(reference() is None for reference in released)
 
