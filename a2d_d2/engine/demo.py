@@ -147,6 +147,23 @@ def demo_settings(size: DemoSize, seed: int) -> dict:
     }
 
 
+def full_demo_summary(demo: Path) -> dict:
+    """The summary of a full demo that was run in one go, with the present settings.
+
+    Raises:
+        ValueError: ``demo`` is not the folder of one.
+    """
+    summary, settings = demo / "summary.json", demo / "demo.json"
+    if not summary.exists():
+        raise ValueError(f"{summary} does not exist; run make demo in a new folder, in one go")
+    if json.loads(settings.read_text(encoding="utf-8")) != demo_settings(FULL, SEED):
+        raise ValueError(
+            f"{demo} was made with another size, seed or configuration than the demo has now; run "
+            "make demo in a new folder, in one go"
+        )
+    return json.loads(summary.read_text(encoding="utf-8"))
+
+
 def _claim(output: Path, size: DemoSize, seed: int) -> None:
     """Notes in ``output`` what it is for; a folder of another demo is refused, not mixed up."""
     settings = demo_settings(size, seed)

@@ -29,6 +29,15 @@ def paper_tables(scores: dict, name: str = "Ours") -> str:
     return text
 
 
+def markdown_table(scores: dict) -> str:
+    """The figures of :func:`paper_tables` as one table in Markdown, a row a level."""
+    rows = [
+        [level, *scores["segmentation"][level].values(), scores["detection"][level]["mAP"]]
+        for level in LEVELS
+    ]
+    return tabulate(rows, ["", "ave", "glo", "mIoU", "mAP"], tablefmt="github", floatfmt=".1f")
+
+
 def class_tables(scores: dict) -> str:
     """The scores per class: recall and IoU of the pixels, and AP of the boxes."""
     pixels = scores["per_class"]["segmentation"]

@@ -4,26 +4,18 @@ import json
 import re
 from pathlib import Path
 
-from tabulate import tabulate
-
-from a2d_d2.engine.demo import FULL, SEED, demo_settings, settings_digest
+from a2d_d2.engine.demo import SEED, full_demo_summary, settings_digest
+from a2d_d2.evaluation.tables import markdown_table
 from a2d_d2.experiments.tables import readme_block
 from a2d_d2.utils.files import write_json
 
-LEVELS = ("actor", "action", "joint")
-
 
 def demo_block(summary: dict) -> str:
-    """The scores of ``results/demo/summary.json`` as two tables."""
-    segmentation, detection = summary["segmentation"], summary["detection"]
-    rows = [
-        [level, *(segmentation[level][m] for m in ("ave", "glo", "mIoU")), detection[level]["mAP"]]
-        for level in LEVELS
-    ]
-    table = tabulate(rows, ["", "ave", "glo", "mIoU", "mAP"], tablefmt="github", floatfmt=".1f")
+    """The scores of ``results/demo/summary.json`` as a table, and its times."""
     minutes, total = summary["training_seconds"] / 60, summary["total_seconds"] / 60
     return (
-        f"{table}\n\nTraining on {summary['train_videos']} videos took {minutes:.1f} minutes on "
+        f"{markdown_table(summary)}\n\n"
+        f"Training on {summary['train_videos']} videos took {minutes:.1f} minutes on "
         f"{summary['cores']} CPU cores, the whole demo after set-up {total:.1f}. Written by "
         "`make demo` and `python tools/update_readme.py --demo demo` (`results/demo/summary.json`)."
     )
@@ -82,16 +74,7 @@ def take_over_demo(demo: Path, root: Path) -> None:
     Raises:
         ValueError: ``demo`` is not the folder of one, or it was made with other settings.
     """
-    summary, settings = demo / "summary.json", demo / "demo.json"
-    if not summary.exists():
-        raise ValueError(f"{summary} does not exist; run make demo in a new folder, in one go")
-    made_with = json.loads(settings.read_text(encoding="utf-8"))
-    if made_with != demo_settings(FULL, SEED):
-        raise ValueError(
-            f"{demo} was made with another size, seed or configuration than the demo has now; run "
-            "make demo in a new folder, in one go"
-        )
-    figures = json.loads(summary.read_text(encoding="utf-8"))
+    figures = full_demo_summary(demo)
     write_json(
         root / "results" / "demo" / "summary.json",
         {"seed": SEED, "settings_sha256": settings_digest(), **figures},
