@@ -32,9 +32,9 @@ class DemoSize:
     options: tuple[str, ...] = ()  # KEY VALUE pairs for train_net.py
 
 
-# Of the release. The small config and the default difficulty were settled on releases of seeds 0
-# and 1.
-SEED = 2
+# Of the release. The small config and the default difficulty were settled on releases of other
+# seeds.
+SEED = 5
 FULL = DemoSize(train_videos=2000, test_videos=160)
 MINIATURE = DemoSize(
     train_videos=12, test_videos=4, options=("SOLVER.MAX_ITER", "12", "SOLVER.WARMUP_ITERS", "4")
@@ -65,7 +65,9 @@ def run_demo(output: Path, size: DemoSize, seed: int = SEED) -> None:
     _step(1, "Generate a release in A2D's layout", release)
 
     prepare = [python, repository_path("tools/prepare_clips.py")]
-    prepare += [f"--root={root}", f"--cache={cache}", "--length=3"]
+    clip = setup_cfg(config).INPUT.CLIP
+    prepare += [f"--root={root}", f"--cache={cache}"]
+    prepare += [f"--length={clip.LENGTH}", f"--stride={clip.STRIDE}"]
     _step(2, "Decode the clips and compute optical flow once", prepare)
 
     train = [python, repository_path("train_net.py"), "--config-file", config, "--resume"]

@@ -26,7 +26,7 @@ from a2d_d2.utils.files import atomic_path, write_json
 from a2d_d2.utils.parallel import parallel_map
 
 # Changes whenever the same settings give other pixels.
-GENERATOR_VERSION = 4
+GENERATOR_VERSION = 5
 SETTINGS_FILE = "synthetic.json"
 FRAMES_PER_SECOND = 24
 MIN_FRAMES = 6  # annotated frames lie at multiples of a sixth of the length

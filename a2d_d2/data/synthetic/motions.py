@@ -28,16 +28,16 @@ REFERENCE_SIZE = 44.0
 TILT = 30.0  # largest turn of anything but a ball
 NOD = 13.0  # largest bow
 STRETCH = 0.14  # relative
-HOP, BOB, SURGE = 12.0, 5.0, 3.2  # height of the bounce; amplitudes of the two sine waves
+HOP, BOB, SURGE = 12.0, 5.0, 3.6  # height of the bounce; amplitudes of the two sine waves
 
 # action: {"x" and "y": pixels a frame, "tilt": degrees a frame, others: cycles a frame}
 _MOTIONS = {
-    "climbing": {"y": 3.0, "limbs": 0.10},
-    "crawling": {"x": 1.6, "crawl": 0.125, "limbs": 0.06},
+    "climbing": {"y": 2.4, "limbs": 0.10},
+    "crawling": {"x": 1.2, "crawl": 0.125, "limbs": 0.06},
     "eating": {"nod": 0.15},
     "flying": {"x": 3.0, "bob": 0.125, "limbs": 0.23},
     "jumping": {"hop": 0.125},
-    "rolling": {"x": 2.4, "tilt": 12.0},
+    "rolling": {"x": 2.4, "tilt": 15.0},
     "running": {"x": 5.2, "limbs": 0.19},
     "walking": {"x": 2.0, "limbs": 0.10},
     "none": {},
