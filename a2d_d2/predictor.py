@@ -260,6 +260,6 @@ class ActorActionPredictor:
             score=float(score),
             action_scores=action_scores,
             action_names=self.label_space.actions,
-            box=box,
+            box=np.asarray(box, dtype=np.float32),
             **others,
         )

@@ -126,6 +126,7 @@ def test_tracking_numbers_actors_and_carries_them_between_detections(make_predic
         assert len(numbers) == len(set(numbers)) > 0
         assert {x.carried for x in result.actors} == {not result.detected}
         assert all(x.action_score == x.action_scores.max() for x in result.actors)
+        assert all(x.box.dtype == np.float32 for x in result.actors)
     first, second = ({x.track_id: x for x in results[i].actors} for i in (0, 1))
     assert set(second) <= set(first)
     for number, x in second.items():
