@@ -14,15 +14,18 @@ Detectron2 does it. ``neighbours`` is int64 (1, V): positions in F of the frames
 frame, itself in the middle, -1 where there is none. Detections are in pixels of ``frame_size``.
 torchvision must be imported before a program is loaded, since it has NMS and RoIAlign.
 
-torch.export is not used: it has no Detectron2 adapter, and the number of boxes depends on the data.
+torch.export, which PyTorch prefers to TorchScript, takes the first program but refuses the second:
+Detectron2 branches there on what it has computed (``find_top_rpn_proposals``).
 
 Dimensions: F frames, V frames around a key frame, itself included, h and w of the network's input.
 """
 
+import contextlib
 import copy
 import functools
 import os
 import warnings
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,7 +109,7 @@ def export_model(cfg: CfgNode, output: str | os.PathLike, *, height: int, width:
     output = Path(output)
     files = {"features": "features.pt", "detect": "detect.pt"}
     for name, file in files.items():
-        with atomic_path(output / file) as temporary:
+        with atomic_path(output / file) as temporary, _without_warnings():
             torch.jit.save(getattr(programs, name), str(temporary))
     description = {
         "programs": files,
@@ -147,7 +150,8 @@ def trace_programs(
     neighbours = torch.arange(2 * radius + 1, device=model.device)[None]
 
     extract = functools.partial(_extract_features, padded_size=_padded_size(model, input_size))
-    features = extract(_part(model, BACKBONES), *inputs)
+    with torch.no_grad():
+        features = extract(model, *inputs)
     others = [name for name, _ in model.named_children() if name not in BACKBONES]
     detect = functools.partial(
         _detect, radius=radius, input_size=tuple(input_size), frame_size=tuple(frame_size)
@@ -157,7 +161,7 @@ def trace_programs(
     return Programs(first, second, feature_names, detection_names)
 
 
-def _part(model: ActorActionRCNN, kept) -> ActorActionRCNN:
+def _part(model: ActorActionRCNN, kept: Collection[str]) -> ActorActionRCNN:
     """The same model without the parts that are not ``kept``, so that no program stores them."""
     part = copy.copy(model)
     part._modules = {
@@ -177,23 +181,28 @@ def _padded_size(model: ActorActionRCNN, input_size: tuple[int, int]) -> tuple[i
     return height, width
 
 
-def _trace(model: nn.Module, inputs: tuple, function) -> tuple[torch.jit.ScriptModule, list[str]]:
+def _trace(
+    model: nn.Module, inputs: tuple, function: Callable[..., dict[str, Tensor]]
+) -> tuple[torch.jit.ScriptModule, list[str]]:
     """Traces ``function(model, *inputs)``, which gives a dict of tensors.
 
     Returns:
         the program, from the flattened inputs to the values of the dict, and their names.
     """
     adapter = TracingAdapter(model, inputs, function)
-    with (
-        torch.no_grad(),
-        patch_builtin_len(["a2d_d2.modeling.action_head"]),
-        warnings.catch_warnings(),
-    ):
-        # Detectron2's checks become constants, as they should; PyTorch prefers torch.export.
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)
+    with _without_warnings(), patch_builtin_len(["a2d_d2.modeling.action_head"]):
         program = torch.jit.trace(adapter, adapter.flattened_inputs, check_trace=False)
     return program, list(adapter.outputs_schema.keys)
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Hides that checks become constants, as they should, and that TorchScript is deprecated."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="torch.meshgrid", category=UserWarning)
+        yield
 
 
 def _extract_features(

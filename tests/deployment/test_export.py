@@ -143,6 +143,31 @@ def test_frames_can_be_computed_one_by_one(make_cfg):
     assert_same(detections, programs.detection_names, expected(model, clip))
 
 
+def test_programs_traced_without_any_detection_find_some(make_cfg, monkeypatch):
+    """A trained model may see nothing in the noise that it is traced on."""
+    torch.manual_seed(0)
+    model = build_model(make_cfg()).eval()
+    clip = make_clip([(0, 1, 2)], 1)
+    blank = clip | {
+        "image": torch.zeros_like(clip["image"]),
+        "flow": torch.zeros(3, 3, *INPUT_SIZE),
+    }
+    model.roi_heads.box_predictor.test_score_thresh = float(expected(model, blank)["scores"].max())
+    assert len(expected(model, blank)["scores"]) == 0
+    randint = torch.randint
+    monkeypatch.setattr(torch, "randint", lambda *args, **kwargs: randint(*args, **kwargs) * 0)
+    monkeypatch.setattr(torch, "randn", lambda *args, **kwargs: torch.zeros(*args))
+    programs = trace_programs(model, frame_size=FRAME_SIZE, input_size=INPUT_SIZE, radius=1)
+    for given in (clip, blank):
+        with torch.no_grad():
+            features = programs.features(given["image"], given["flow"])
+            detections = programs.detect(*features, given["neighbours"])
+        if given is clip:
+            assert_same(detections, programs.detection_names, expected(model, given))
+        else:
+            assert [len(x) for x in detections] == [0] * len(detections)
+
+
 def test_each_weight_is_in_one_program(make_cfg):
     model = build_model(make_cfg()).eval()
     programs = trace_programs(model, frame_size=FRAME_SIZE, input_size=INPUT_SIZE, radius=1)
