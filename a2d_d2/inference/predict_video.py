@@ -547,6 +547,9 @@ def _work(args: argparse.Namespace) -> None:
         )
 
     make_tracker()  # says what is wrong before the model is built
+    # No mask is pasted for what the tracker would drop.
+    cfg = cfg.clone()
+    cfg.merge_from_list(["MODEL.ROI_HEADS.SCORE_THRESH_TEST", float(threshold)])
     predictor = StreamingPredictor.from_config(
         cfg, batch_size=args.batch_size, every=args.every, precision=args.precision
     )
