@@ -180,7 +180,7 @@ class TestAnnotation:
             read_annotation(path)
         assert error.value.kind == kind
         assert str(error.value).startswith(str(path))
-        assert "restore the file" in str(error.value)
+        assert "restore it from the data set" in str(error.value)
 
     def test_class_names_are_not_needed(self, write):
         names = ["dog-running", "ball-rolling"]
