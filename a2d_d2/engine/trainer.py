@@ -143,8 +143,10 @@ class ActorActionTrainer(DefaultTrainer):
             self.build_evaluator(cfg, name)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
-        devices = {} if model.device.type == "cuda" else {"device_ids": None}
-        model = create_ddp_model(model, broadcast_buffers=False, **devices)
+        options = {"find_unused_parameters": _has_unused_levels(cfg)}
+        if model.device.type != "cuda":
+            options["device_ids"] = None
+        model = create_ddp_model(model, broadcast_buffers=False, **options)
         self._trainer = MixedPrecisionTrainer(
             model,
             self.build_train_loader(cfg),
@@ -238,6 +240,18 @@ class ActorActionTrainer(DefaultTrainer):
         if cfg.MODEL.SEGMENTER.NAME:
             evaluator = SegmentingEvaluator(evaluator, SecondStage(cfg))
         return evaluator
+
+
+def _has_unused_levels(cfg: CfgNode) -> bool:
+    """Whether some level of a pyramid is computed that no head takes.
+
+    The flow backbone mirrors that of appearance, whose RPN may need more levels than the regions.
+    """
+    levels = {name.replace("res", "p") for name in cfg.MODEL.FPN.IN_FEATURES}
+    used = set(cfg.MODEL.ROI_HEADS.IN_FEATURES)
+    if not (takes_clips(cfg) and cfg.MODEL.FLOW.ENABLED and cfg.MODEL.TRAIN_BRANCH != "actor"):
+        used |= set(cfg.MODEL.RPN.IN_FEATURES)
+    return not levels <= used
 
 
 def _precision(cfg: CfgNode) -> torch.dtype | None:
