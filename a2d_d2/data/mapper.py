@@ -281,11 +281,13 @@ class FrameDatasetMapper:
             "image": uint8 (3, H, W), BGR.
             "instances": in training Instances with ``gt_boxes``, ``gt_classes`` (actor or pair) and
             ``gt_masks``.
-            What a clip keeps of the record.
+            "frame", where a clip has it, and what a clip keeps of the record.
         """
         clip = self.clip_mapper(record)
         frame = {key: clip[key] for key in _KEPT}
         (frame["image"],) = clip["image"]
+        if "frame" in clip:
+            frame["frame"] = clip["frame"]
         if "instances" in clip:
             (truth,) = clip["instances"]
             if self.pairs is None:

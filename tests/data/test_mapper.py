@@ -158,6 +158,8 @@ def test_a_segmenter_gets_the_frame_as_it_was_read(tiny_release, record, decoded
     assert clip["image"].shape[-2:] == (128, 160)
     assert clip["frame"].dtype == np.uint8
     np.testing.assert_array_equal(clip["frame"], frame)
+    of_detector = make_frame_mapper(*options, is_train=False)(record)
+    np.testing.assert_array_equal(of_detector["frame"], frame)
     assert "frame" not in make_mapper(*options, is_train=True)(record)
     assert "frame" not in make_mapper(is_train=False)(record)
 
