@@ -1,5 +1,8 @@
-"""Decoding videos. Every frame comes from one decode in order, so that all parts of the project see
-the same pixels under the same number: seeking is not exact in every file, nor are header counts."""
+"""Decoding videos, and writing small ones.
+
+Every frame comes from one decode in order, so that all parts of the project see the same pixels
+under the same number: seeking is not exact in every file, nor are header counts.
+"""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -8,6 +11,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+
+from a2d_d2.utils.files import atomic_path
 
 # Broken files are reported by VideoError: keep FFmpeg and OpenCV from writing to the console too.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -104,6 +109,34 @@ def grab_frames(path: str | os.PathLike) -> Iterator[cv2.VideoCapture]:
 def undecodable(path: str | os.PathLike) -> VideoError:
     """The error for a file of which nothing can be decoded."""
     return VideoError(f"cannot decode {path}: broken, or not a video; get the file again")
+
+
+def write_frames(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: float) -> None:
+    """Writes a video of MPEG-4 as every OpenCV can write and read it, atomically.
+
+    Args:
+        path: of an mp4 file.
+        frames: at least one, BGR uint8 (H, W, 3), all of one size.
+        fps: frames per second.
+
+    Raises:
+        OSError: this OpenCV cannot.
+    """
+    writer = None
+    with atomic_path(path) as temporary:
+        try:
+            for frame in frames:
+                if writer is None:
+                    size = frame.shape[1::-1]
+                    code = cv2.VideoWriter_fourcc(*"mp4v")
+                    writer = cv2.VideoWriter(str(temporary), code, fps, size)
+                    if not writer.isOpened():
+                        raise OSError(f"cannot write {path}: this OpenCV has no mp4v encoder")
+                writer.write(frame)
+        finally:
+            if writer is not None:
+                writer.release()
+        assert writer is not None, "a video has at least one frame"
 
 
 def _open(path: str | os.PathLike) -> cv2.VideoCapture:

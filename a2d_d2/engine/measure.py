@@ -1,23 +1,27 @@
 """Time and memory of one training and one inference step on clips of a given size."""
 
 import pickle
-import platform
-import resource
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from detectron2 import model_zoo
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import nn
 
+from a2d_d2.benchmark.common import (
+    machine,
+    mask_rcnn_cfg,
+    median_seconds,
+    peak_bytes,
+    peak_gpu_bytes,
+    random_model,
+    shrink_residuals,
+)
 from a2d_d2.data.windows import make_window
 from a2d_d2.engine.optimizer import build_optimizer
 from a2d_d2.label_space import LabelSpace
@@ -37,12 +41,9 @@ def stand_in_weights(depth: int, folder: Path) -> tuple[Path, Path]:
     cfg = model_zoo.get_config(ZOO_MODEL.format(depth=depth))
     cfg.MODEL.DEVICE = "cpu"
     model = build_model(cfg)
+    shrink_residuals(model)
     coco, imagenet = folder / "mask_rcnn.pkl", folder / "resnet.pkl"
-    # Without trained normalisation a hundred random layers overflow: keep the residuals small.
-    weights = {
-        name: value.numpy() * (0.1 if name.endswith("conv3.weight") else 1)
-        for name, value in model.state_dict().items()
-    }
+    weights = {name: value.numpy() for name, value in model.state_dict().items()}
     with open(coco, "wb") as stream:
         pickle.dump({"model": weights, "__author__": "Detectron2 Model Zoo"}, stream)
     prefix = "backbone.bottom_up."
@@ -124,7 +125,7 @@ def measure(cfg: CfgNode, height: int, width: int, repeats: int, stand_ins: bool
             model([clip])
 
     result = {
-        "machine": _machine(),
+        "machine": machine(),
         "frames": {"height": height, "width": width, "computed": len(clip["image"])},
         "start_weights": {
             name: {"loaded": w.loaded, "total": w.total, "left": list(w.left)}
@@ -133,11 +134,11 @@ def measure(cfg: CfgNode, height: int, width: int, repeats: int, stand_ins: bool
         "parameters_millions": sum(p.numel() for p in model.parameters()) / 1e6,
     }
     model.eval()
-    result["inference_seconds"] = _median_seconds(infer, repeats)
+    result["inference_seconds"] = median_seconds(infer, repeats)
     result["inference_peak_gib"] = _peak_gib()
     model.train()
     with EventStorage(0):
-        result["training_seconds"] = _median_seconds(train_step, repeats)
+        result["training_seconds"] = median_seconds(train_step, repeats)
     result["training_peak_gib"] = _peak_gib()
     result["mask_rcnn_inference_seconds"] = _mask_rcnn_seconds(cfg, clip, repeats)
     return result
@@ -150,48 +151,13 @@ def _build(cfg: CfgNode) -> tuple[nn.Module, dict]:
 
 def _mask_rcnn_seconds(cfg: CfgNode, clip: dict, repeats: int) -> float:
     """Seconds a frame of Detectron2's Mask R-CNN on the same backbone, for the ratio."""
-    stock = get_cfg()
-    stock.merge_from_other_cfg(
-        model_zoo.get_config(ZOO_MODEL.format(depth=cfg.MODEL.RESNETS.DEPTH))
-    )
-    stock.MODEL.DEVICE = cfg.MODEL.DEVICE
-    stock.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    stock.MODEL.ROI_HEADS.SCORE_THRESH_TEST = cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST
-    stock.MODEL.WEIGHTS = ""
-    model = build_model(stock).eval()
+    model = random_model(mask_rcnn_cfg(cfg))
     frame = {"image": clip["image"][0], "height": clip["height"], "width": clip["width"]}
     with torch.no_grad():
-        return _median_seconds(lambda: model([frame]), repeats)
-
-
-def _median_seconds(function: Callable, repeats: int) -> float:
-    seconds = []
-    for _ in range(repeats + 1):
-        _synchronize()
-        start = time.perf_counter()
-        function()
-        _synchronize()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:])
-
-
-def _synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+        return median_seconds(lambda: model([frame]), repeats)
 
 
 def _peak_gib() -> float:
     """The largest memory so far: of the GPU where there is one, else of this process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
-
-
-def _machine() -> dict:
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
-    return {
-        "device": name or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
+    gpu = peak_gpu_bytes()
+    return (peak_bytes() if gpu is None else gpu) / 2**30

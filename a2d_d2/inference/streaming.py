@@ -179,11 +179,32 @@ class StreamingPredictor:
         Raises:
             ValueError: the weights are missing or do not fill the model, or a value is wrong.
         """
+        model = build_model(cfg)
+        load_trained_weights(model, cfg)
+        return cls.for_model(model, cfg, batch_size=batch_size, every=every, precision=precision)
+
+    @classmethod
+    def for_model(
+        cls,
+        model: nn.Module,
+        cfg: CfgNode,
+        *,
+        batch_size: int = 4,
+        every: int = 1,
+        precision: str = "float32",
+    ) -> "StreamingPredictor":
+        """The predictor of a model that was built from ``cfg``, whatever its weights.
+
+        Args:
+            model, batch_size, every, precision: as for the class.
+            cfg: of the model.
+
+        Raises:
+            ValueError: a value is wrong.
+        """
         # What evaluation feeds the model, so that the two cannot drift apart.
         fed = ClipDatasetMapper.from_config(cfg, is_train=False)
         second_stage = SecondStage(cfg) if cfg.MODEL.SEGMENTER.NAME else None
-        model = build_model(cfg)
-        load_trained_weights(model, cfg)
         return cls(
             model,
             label_space=LabelSpace.load(cfg.DATASETS.LABEL_SPACE),

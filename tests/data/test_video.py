@@ -3,7 +3,14 @@ import numpy as np
 import pytest
 
 from a2d_d2.data import video
-from a2d_d2.data.video import VideoError, iter_frames, read_frames, select_frames
+from a2d_d2.data.video import (
+    VideoError,
+    iter_frames,
+    read_frames,
+    read_header,
+    select_frames,
+    write_frames,
+)
 
 NUM_FRAMES = 8
 
@@ -83,3 +90,21 @@ def test_truncated_file_gives_an_error_or_fewer_frames(clip, tmp_path):
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(VideoError, match="cut.mp4"):  # its table of frames stood at the end
         list(iter_frames(path))
+
+
+def test_written_frames_come_back(clip, tmp_path):
+    path = tmp_path / "new" / "video.mp4"
+    write_frames(path, iter_frames(clip), 12.5)
+    frames = list(iter_frames(path))
+    assert [number_of(frame) for frame in frames] == list(range(NUM_FRAMES))
+    assert frames[0].shape == (32, 48, 3)
+    header = read_header(path)
+    assert (header.fps, header.num_frames) == (12.5, NUM_FRAMES)
+
+
+def test_without_an_encoder_no_video_is_written(clip, tmp_path, monkeypatch):
+    closed = cv2.VideoWriter
+    monkeypatch.setattr(video.cv2, "VideoWriter", lambda *_: closed())
+    with pytest.raises(OSError, match="video.mp4: this OpenCV has no mp4v encoder"):
+        write_frames(tmp_path / "video.mp4", iter_frames(clip), 25)
+    assert not list(tmp_path.iterdir())

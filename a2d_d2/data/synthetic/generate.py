@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from a2d_d2.data.release_writer import (
@@ -21,8 +20,9 @@ from a2d_d2.data.release_writer import (
     write_videoset,
 )
 from a2d_d2.data.synthetic.scene import Scene, Stage
+from a2d_d2.data.video import write_frames
 from a2d_d2.label_space import LabelSpace
-from a2d_d2.utils.files import atomic_path, write_json
+from a2d_d2.utils.files import write_json
 from a2d_d2.utils.parallel import parallel_map
 
 # Changes whenever the same settings give other pixels.
@@ -180,7 +180,7 @@ def write_video(root: Path, settings: Settings, plan: VideoPlan) -> VideosetRow:
             write_color_map(png, label_map, label_space)
         numbers = range(1, settings.num_frames + 1)
         frames = (shown[n][0] if n in shown else scene.render(n - 1)[0] for n in numbers)
-        _write_clip(clip, frames, settings)
+        write_frames(clip, frames, FRAMES_PER_SECOND)
     return VideosetRow(
         video_id=plan.video_id,
         label=joint_ids[0],
@@ -218,19 +218,6 @@ def stage_scene(
         if len(shown) == len(plan.annotated):
             return scene, shown
         attempt += 1
-
-
-def _write_clip(path: Path, frames: Iterator[np.ndarray], settings: Settings) -> None:
-    with atomic_path(path) as temporary:
-        codec, size = cv2.VideoWriter_fourcc(*"mp4v"), (settings.width, settings.height)
-        writer = cv2.VideoWriter(str(temporary), codec, FRAMES_PER_SECOND, size)
-        if not writer.isOpened():
-            raise OSError(f"cannot write {path}: this OpenCV has no mp4v encoder")
-        try:
-            for frame in frames:
-                writer.write(frame)
-        finally:
-            writer.release()
 
 
 def _claim(root: Path, settings: Settings) -> None:

@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+"""Measure what the project costs on this machine, with random weights. Examples:
+
+    python tools/benchmark.py stream --json stream.json
+    python tools/benchmark.py stream --config-file configs/a2d_R50_FPN.yaml --frames 16 KEY VALUE
+    python tools/benchmark.py memory --short 100 --long 5000
+
+stream: milliseconds a frame of streaming, of its parts, of the naive way (the whole window of every
+frame) and of Mask R-CNN on single frames. memory: peak memory of a short and of a long video.
+Both say whether their goals are met. Timings want a machine that does nothing else.
+"""
+
+import argparse
+
+import torch
+
+from a2d_d2.benchmark.common import set_threads
+from a2d_d2.benchmark.memory import measure_memory, memory_lines
+from a2d_d2.benchmark.stream import measure_stream, stream_lines
+from a2d_d2.config import setup_cfg
+from a2d_d2.utils.cli import run_tool
+from a2d_d2.utils.files import write_json
+from a2d_d2.utils.repository import repository_path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    stream = _add(commands, "stream", _stream, "time a frame of streaming and of other ways")
+    stream.add_argument(
+        "--config-file",
+        metavar="C",
+        help="of the model; else configs/a2d_R101_FPN.yaml with MODEL.TEMPORAL.NUM_LAYERS 2",
+    )
+    _add_size(stream, 320, 568)
+    stream.add_argument(
+        "--frames", type=int, default=8, metavar="N", help="in each repeat (%(default)s)"
+    )
+    stream.add_argument(
+        "--repeats", type=int, default=3, metavar="R", help="figures are medians (%(default)s)"
+    )
+    stream.add_argument(
+        "--batch-size", type=int, default=4, metavar="B", help="frames at once (%(default)s)"
+    )
+    _add_common(stream)
+
+    memory = _add(commands, "memory", _memory, "peak memory of a short and of a long video")
+    memory.add_argument(
+        "--config-file",
+        metavar="C",
+        help="of the model; else configs/synthetic/R18_FPN.yaml with TEST.DETECTIONS_PER_IMAGE 5",
+    )
+    _add_size(memory, 128, 160)
+    memory.add_argument(
+        "--short", type=int, default=100, metavar="N", help="frames of one (%(default)s)"
+    )
+    memory.add_argument(
+        "--long", type=int, default=5000, metavar="N", help="frames of the other (%(default)s)"
+    )
+    _add_common(memory)
+
+    args = parser.parse_args()
+    result, lines = args.measure(args)
+    print("\n".join(lines))
+    if args.json:
+        write_json(args.json, result)
+
+
+def _stream(args: argparse.Namespace) -> tuple[dict, list[str]]:
+    set_threads(args.threads)
+    path, options = _model(args, "configs/a2d_R101_FPN.yaml", "MODEL.TEMPORAL.NUM_LAYERS", "2")
+    result = measure_stream(
+        setup_cfg(path, options),
+        height=args.height,
+        width=args.width,
+        frames=args.frames,
+        repeats=args.repeats,
+        batch_size=args.batch_size,
+    )
+    result = {"config_file": path, "options": options} | result
+    return result, stream_lines(result)
+
+
+def _memory(args: argparse.Namespace) -> tuple[dict, list[str]]:
+    set_threads(args.threads)
+    # A hundred random detections on every frame would take longer than the network.
+    path, options = _model(args, "configs/synthetic/R18_FPN.yaml", "TEST.DETECTIONS_PER_IMAGE", "5")
+    result = measure_memory(
+        path,
+        options,
+        height=args.height,
+        width=args.width,
+        short=args.short,
+        long=args.long,
+        threads=args.threads,
+    )
+    result = {"config_file": path, "options": options} | result
+    return result, memory_lines(result)
+
+
+def _model(args: argparse.Namespace, path: str, *options: str) -> tuple[str, list[str]]:
+    """The configuration file and its options: those asked for, or else the ones given here."""
+    if args.config_file:
+        return args.config_file, args.opts
+    return repository_path(path), [*options, *args.opts]
+
+
+def _add(commands, name: str, measure, description: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=description, description=description)
+    parser.set_defaults(measure=measure)
+    return parser
+
+
+def _add_size(parser: argparse.ArgumentParser, height: int, width: int) -> None:
+    for name, pixels in (("height", height), ("width", width)):
+        parser.add_argument(
+            f"--{name}", type=int, default=pixels, help="of the video, in pixels (%(default)s)"
+        )
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--threads", type=int, default=torch.get_num_threads(), help="of the network (%(default)s)"
+    )
+    parser.add_argument("--json", metavar="OUT", help="write the figures to this file")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="of the config")
+
+
+if __name__ == "__main__":
+    run_tool(main)
