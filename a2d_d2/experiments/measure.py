@@ -30,6 +30,7 @@ from a2d_d2.experiments.records import (
     describe_machine,
     describe_versions,
     flatten,
+    without_places,
 )
 from a2d_d2.label_space import LabelSpace
 from a2d_d2.utils.parallel import parallel_map
@@ -63,7 +64,7 @@ def make_record(experiment: Experiment, run: Run, *, progress: bool = True) -> d
         "digest": experiment.run_digest(run),
         "base": experiment.base,
         "options": system.options(),
-        "user_options": list(experiment.options),
+        "user_options": without_places(experiment.options),
         "weights_of": system.weights_of or None,
         "config": flatten(experiment.run_config(run)),
         "label_space": space.to_dict(),

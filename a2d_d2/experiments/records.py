@@ -9,7 +9,7 @@ import importlib.metadata
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -55,6 +55,12 @@ def flatten(config: CfgNode | Mapping, prefix: str = "") -> dict:
         elif prefix + key not in _PLACE_KEYS:
             flat[prefix + key] = value
     return json.loads(json.dumps(flat))  # tuples become lists, as they are when read again
+
+
+def without_places(options: Sequence[str]) -> list[str]:
+    """KEY VALUE pairs without those that say where a run is made."""
+    pairs = zip(options[::2], options[1::2], strict=True)
+    return [text for pair in pairs if pair[0] not in _PLACE_KEYS for text in pair]
 
 
 def changed_keys(flat: Mapping) -> dict:

@@ -9,6 +9,7 @@ from a2d_d2 import config
 from a2d_d2.config import setup_cfg
 from a2d_d2.experiments import records
 from a2d_d2.experiments.plan import plan_lines
+from a2d_d2.experiments.records import without_places
 from a2d_d2.experiments.systems import CONFIGS, all_systems, suite_systems
 from a2d_d2.label_space import LabelSpace
 
@@ -210,3 +211,8 @@ def test_a_key_that_a_later_version_adds_leaves_digests_alone(make_experiment, m
     monkeypatch.setattr(records, "add_a2d_config", add_more)
     assert "TEST.LATER" in records.flatten(make_experiment().base_config)
     assert digests() == before
+
+
+def test_a_record_keeps_no_option_that_is_a_place():
+    options = ["INPUT.CLIP.CACHE", "somewhere", "SOLVER.MAX_ITER", "9", "MODEL.DEVICE", "cuda"]
+    assert without_places(options) == ["SOLVER.MAX_ITER", "9"]
