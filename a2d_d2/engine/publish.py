@@ -29,16 +29,18 @@ def publish_demo_model(demo: Path, output: Path) -> None:
             evaluation failed.
     """
     summary = full_demo_summary(demo)
-    num_parameters = write_half_weights(demo / "model" / "model_final.pth", output / WEIGHTS)
+    # Nothing is published before it is scored.
     evaluated = demo / "published"
+    weights = evaluated / WEIGHTS
+    num_parameters = write_half_weights(demo / "model" / "model_final.pth", weights)
     command = [sys.executable, repository_path("train_net.py"), "--config-file"]
-    command += [repository_path(CONFIG), "--eval-only", "MODEL.WEIGHTS", str(output / WEIGHTS)]
+    command += [repository_path(CONFIG), "--eval-only", "MODEL.WEIGHTS", str(weights)]
     command += ["DATASETS.ROOT", str(demo / "A2D"), "INPUT.CLIP.CACHE", str(demo / "cache")]
     command += ["OUTPUT_DIR", str(evaluated)]
     if status := subprocess.run(command).returncode:
         raise ValueError(f"the evaluation failed (exit code {status})")
     scores = json.loads((evaluated / "inference" / "metrics.json").read_text(encoding="utf-8"))
-    data = (output / WEIGHTS).read_bytes()
+    data = weights.read_bytes()
     facts = {
         "sha256": hashlib.sha256(data).hexdigest(),
         "megabytes": round(len(data) / 1e6, 1),
@@ -52,6 +54,8 @@ def publish_demo_model(demo: Path, output: Path) -> None:
         "segmentation": scores["segmentation"],
         "detection": scores["detection"],
     }
+    with atomic_path(output / WEIGHTS) as temporary:
+        temporary.write_bytes(data)
     write_json(output / FACTS, facts)
     write_text(output / CARD, model_card(facts))
 

@@ -143,7 +143,7 @@ class ActorActionTrainer(DefaultTrainer):
             self.build_evaluator(cfg, name)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
-        options = {"find_unused_parameters": _has_unused_levels(cfg)}
+        options = {"find_unused_parameters": has_unused_levels(cfg)}
         if model.device.type != "cuda":
             options["device_ids"] = None
         model = create_ddp_model(model, broadcast_buffers=False, **options)
@@ -242,7 +242,7 @@ class ActorActionTrainer(DefaultTrainer):
         return evaluator
 
 
-def _has_unused_levels(cfg: CfgNode) -> bool:
+def has_unused_levels(cfg: CfgNode) -> bool:
     """Whether some level of a pyramid is computed that no head takes.
 
     The flow backbone mirrors that of appearance, whose RPN may need more levels than the regions.

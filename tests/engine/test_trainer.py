@@ -10,7 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from a2d_d2.engine.trainer import BestModelWriter, ResumableBestCheckpointer
+from a2d_d2.config import setup_cfg
+from a2d_d2.engine.trainer import (
+    BestModelWriter,
+    ResumableBestCheckpointer,
+    has_unused_levels,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,6 +83,19 @@ def test_a_training_that_was_stopped_ends_as_if_it_had_not_been(tiny_options, tm
 
 def _optimizer_states(checkpoint):
     return checkpoint["trainer"]["_trainer"]["optimizer"]["state"].values()
+
+
+@pytest.mark.parametrize(
+    "config, options, expected",
+    [
+        ("configs/a2d_R101_FPN.yaml", [], False),
+        ("configs/synthetic/R18_FPN.yaml", [], True),  # p3 and p4 of the flow backbone
+        ("configs/synthetic/R18_FPN.yaml", ["MODEL.FLOW.ENABLED", "False"], False),
+        ("configs/synthetic/R18_FPN.yaml", ["MODEL.TRAIN_BRANCH", "actor"], False),
+    ],
+)
+def test_processes_look_for_unused_parameters_only_where_a_level_is(config, options, expected):
+    assert has_unused_levels(setup_cfg(str(ROOT / config), options)) is expected
 
 
 def test_two_processes_train_together(tiny_options, tmp_path):

@@ -1,7 +1,6 @@
 """The report page."""
 
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -12,35 +11,6 @@ from a2d_d2.visualization.report import GalleryEntry, Report, render_report
 from a2d_d2.visualization.training_log import Curve
 
 A2D = LabelSpace.a2d()
-VOID = {"meta", "img", "br", "path", "circle"}
-
-
-class Page(HTMLParser):
-    """Collects what a page holds; fails on tags that are not closed in order."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict]] = []
-        self.text = ""
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        if tag not in VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data + "\n"
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 def metrics():
@@ -80,9 +50,9 @@ def report(**changes):
     return Report(**(values | changes))
 
 
-def test_page_is_whole_and_needs_nothing_else():
+def test_page_is_whole_and_needs_nothing_else(parse_page):
     text = render_report(report())
-    page = Page(text)
+    page = parse_page(text)
     outside = re.sub(r"data:image/\w+;base64,[\w+/=]+", "", text)
     assert not re.search(r"//|url\(|@import|<script|<link", outside)
     for attributes in page.all("img"):
@@ -115,25 +85,25 @@ def test_classes_are_sorted_and_absent_ones_last():
     assert re.findall(r'"value">(.*?)</span>', actors)[-1] == "– / –"
 
 
-def test_missing_inputs_leave_their_sections_out():
-    page = Page(render_report(report(metrics={}, training={}, gallery=[])))
+def test_missing_inputs_leave_their_sections_out(parse_page):
+    page = parse_page(render_report(report(metrics={}, training={}, gallery=[])))
     assert page.all("section") == []
     assert page.all("svg") == []
     only_pixels = {"segmentation": metrics()["segmentation"]}
-    page = Page(render_report(report(metrics=only_pixels)))
+    page = parse_page(render_report(report(metrics=only_pixels)))
     assert [section["id"] for section in page.all("section")] == ["scores", "training", "frames"]
     assert "Detection" not in page.text
 
 
 @pytest.mark.parametrize("hostile", ['"><script>alert(1)</script>', "</style><b>", "a&b'c"])
-def test_names_are_escaped(hostile):
+def test_names_are_escaped(hostile, parse_page):
     space = LabelSpace.from_dict({"actors": [hostile], "actions": ["x", hostile]})
     address = data_uri(np.zeros((8, 10, 3), np.uint8))
     entry = GalleryEntry(hostile, 1, 0.5, [(address, f"Truth: {hostile}")], (8, 10))
     scores = {"segmentation": {}, "per_class": {"detection": {"actor": {hostile: 10.0}}}}
     changed = report(label_space=space, gallery=[entry], metrics=scores)
     text = render_report(changed)
-    page = Page(text)
+    page = parse_page(text)
     assert not page.all("script")
     assert not page.all("b")
     assert f"{hostile}, frame 1" in page.text

@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-from html.parser import HTMLParser
 
 import pytest
 
@@ -12,38 +11,6 @@ from a2d_d2.visualization.video_page import (
     VideoPage,
     render_video_page,
 )
-
-VOID = {"meta"}
-
-
-class Page(HTMLParser):
-    """Collects what a page holds; fails on tags that are not closed in order."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.elements, self.text = [], [], ""
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open[-1:] not in (["style"], ["script"]):
-            self.text += data + "\n"
-
-    def all(self, tag, name=""):
-        return [
-            attributes
-            for element, attributes in self.elements
-            if element == tag and name in (attributes.get("class") or "").split() + [""]
-        ]
 
 
 def segment(start, end, action, first, last, color=(255, 0, 0), score=0.875):
@@ -82,8 +49,8 @@ def make_page(**changes):
     return dataclasses.replace(page, **changes)
 
 
-def test_video_beside_one_row_for_each_track():
-    page = Page(render_video_page(make_page()))
+def test_video_beside_one_row_for_each_track(parse_page):
+    page = parse_page(render_video_page(make_page()))
     (video,) = page.all("video")
     assert video["src"] == "./holiday.mp4" and "controls" in video
     assert (video["width"], video["height"]) == ("320", "240")
@@ -113,26 +80,26 @@ def test_video_beside_one_row_for_each_track():
     assert "5 s" not in page.text.splitlines()  # it would stand out at the right
 
 
-def test_a_segment_of_one_frame():
+def test_a_segment_of_one_frame(parse_page):
     rows = [TimelineRow(0, (0, 0, 0), "cat", [segment(0, 0.04, "eating", 7, 7)])]
-    page = Page(render_video_page(make_page(rows=rows, duration=0.04)))
+    page = parse_page(render_video_page(make_page(rows=rows, duration=0.04)))
     (button,) = page.all("button", "segment")
     assert button["title"] == "#0 cat: eating, frame 7, 10.00 s, mean score 0.88"
     assert "left:0.000%;width:100.000%" in button["style"]
 
 
-def test_all_segments_in_time_as_a_table():
-    page = Page(render_video_page(make_page()))
+def test_all_segments_in_time_as_a_table(parse_page):
+    page = parse_page(render_video_page(make_page()))
     assert len(page.all("tr")) == 4
     table = page.text[page.text.index("Mean score") :]
     assert re.findall("running|walking|none", table) == ["running", "walking", "none"]
 
 
-def test_names_are_escaped():
+def test_names_are_escaped(parse_page):
     evil = "<b>&\"'#?%.mp4"
     rows = [TimelineRow(0, (0, 0, 0), "<i>dog", [segment(0, 1, '"><u>', 1, 10)])]
     text = render_video_page(make_page(title=evil, video=evil, problem=evil, rows=rows))
-    page = Page(text)
+    page = parse_page(text)
     assert not page.all("i", "dog") and not page.all("u")
     assert len(page.all("b")) == 2  # "Not whole:" and the number
     (video,) = page.all("video")
@@ -140,22 +107,22 @@ def test_names_are_escaped():
     assert evil in page.text and "<i>dog" in page.text and '"><u>' in page.text
 
 
-def test_what_was_lost_is_said():
-    page = Page(render_video_page(make_page(problem="12 of the 50 frames")))
+def test_what_was_lost_is_said(parse_page):
+    page = parse_page(render_video_page(make_page(problem="12 of the 50 frames")))
     assert "Not whole:" in page.text and "12 of the 50 frames" in page.text
-    assert "Not whole:" not in Page(render_video_page(make_page())).text
+    assert "Not whole:" not in parse_page(render_video_page(make_page())).text
 
 
-def test_without_a_video():
-    page = Page(render_video_page(make_page(video=None)))
+def test_without_a_video(parse_page):
+    page = parse_page(render_video_page(make_page(video=None)))
     assert not page.all("video") and not page.all("script") and not page.all("button")
     assert "No video here: none was asked for." in page.text
     assert len(page.all("span", "segment")) == 3  # the timelines stand alone
     assert not page.all("i", "head")
 
 
-def test_without_tracks():
-    page = Page(render_video_page(make_page(rows=[])))
+def test_without_tracks(parse_page):
+    page = parse_page(render_video_page(make_page(rows=[])))
     assert page.all("video") and not page.all("div", "lane") and not page.all("table")
     assert "No actor was found." in page.text
 
@@ -164,8 +131,8 @@ def test_without_tracks():
     ("duration", "labels"),
     [(0.5, ["0 s", "0.1 s", "0.4 s"]), (90, ["0:00", "0:20", "1:20"]), (7200, ["0:00", "1:06:40"])],
 )
-def test_labels_of_the_axis(duration, labels):
-    page = Page(render_video_page(make_page(duration=duration)))
+def test_labels_of_the_axis(duration, labels, parse_page):
+    page = parse_page(render_video_page(make_page(duration=duration)))
     lines = page.text.splitlines()
     assert [label for label in labels if label in lines] == labels
 
