@@ -12,6 +12,7 @@ from detectron2.config import CfgNode
 
 from a2d_d2.config import setup_cfg
 from a2d_d2.experiments.records import changed_keys, describe_data, digest, file_name, flatten
+from a2d_d2.experiments.step_times import StepTimes
 from a2d_d2.experiments.systems import System, all_systems, suite_systems
 from a2d_d2.label_space import LabelSpace
 from a2d_d2.utils.repository import repository_path
@@ -129,6 +130,11 @@ class Experiment:
             for seed in self.seeds
         ]
 
+    @cached_property
+    def step_times(self) -> StepTimes:
+        """What decides the steps of systems that are trained for the full model's time."""
+        return StepTimes(self.output / "step_seconds.json")
+
     def trained(self, run: Run) -> Run:
         """The run whose training gives the weights of ``run``, mostly itself."""
         if not run.system.weights_of:
@@ -203,9 +209,21 @@ class Experiment:
         if folder is not None:
             options += ["DATASETS.TEST", repr(tuple(tests)), "OUTPUT_DIR", str(folder)]
         options += ["SEED", str(seed), *system.options(), *self.options]
+        if system.longer_of:
+            options += self._longer(system.longer_of)
         if folder is not None and not tests:
             options += ["TEST.EVAL_PERIOD", "0", "TEST.BEST_METRIC", ""]
         return options
+
+    def _longer(self, name: str) -> list[str]:
+        """The options that make a training of the system ``name`` as long as the full model's."""
+        solver = self.base_config.SOLVER
+        factor = self.step_times.factor(name)
+        steps = tuple(round(step * factor) for step in solver.STEPS)
+        return [
+            *("SOLVER.MAX_ITER", str(round(solver.MAX_ITER * factor))),
+            *("SOLVER.STEPS", repr(steps)),
+        ]
 
     def _train_net(self, mode: str) -> list[str]:
         prefix = shlex.split(self.launcher)
@@ -223,6 +241,9 @@ def plan_lines(experiment: Experiment, runs: Sequence[Run]) -> Iterator[str]:
     for run in runs:
         wanted = ", ".join(run.system.suites)
         yield f"# {run.name}: for {wanted}"
+        if run.system.longer_of and not experiment.step_times.path.exists():
+            yield f"# (its steps are measured first: {experiment.step_times.path})"
+            continue
         source = experiment.trained(run)
         if source not in trained:
             trained.add(source)

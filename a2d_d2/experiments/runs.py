@@ -3,6 +3,7 @@
 DIR/cache                    clips and flow
 DIR/runs/<system>/seed<k>    a training (OUTPUT_DIR of train_net.py), console.log, test/
 DIR/records                  a file for each finished run
+DIR/step_seconds.json        seconds a step, of which the lengths of equal_time follow
 """
 
 import contextlib
@@ -19,6 +20,8 @@ from a2d_d2.engine.child import LogReader, run_logged
 from a2d_d2.experiments.measure import make_record
 from a2d_d2.experiments.plan import Experiment, Run
 from a2d_d2.experiments.records import read_record, read_records, write_record
+from a2d_d2.experiments.step_times import REFERENCE
+from a2d_d2.experiments.systems import all_systems
 from a2d_d2.utils.files import write_json
 
 _PATIENCE = 60  # seconds to wait for an earlier call's processes to end
@@ -34,6 +37,7 @@ def run_all(experiment: Experiment, runs: Sequence[Run]) -> list[str]:
         ValueError: a record or a folder of ``experiment.output`` was made with other settings, or
             another process is at work there.
     """
+    _measure_steps(experiment, runs)
     waiting = [run for run in runs if not _is_recorded(experiment, run)]
     _check_others(experiment)
     if not waiting:
@@ -108,6 +112,21 @@ def _prepare(experiment: Experiment, lock: int) -> None:
         tqdm.write(f"some clips have problems; see {log}", file=sys.stderr)
     elif status:
         raise ValueError(f"preparing clips failed (exit code {status}); see {log}")
+
+
+def _measure_steps(experiment: Experiment, runs: Sequence[Run]) -> None:
+    """Measures the steps of all systems of equal time, once for a folder, if one is among them."""
+    longer = [run for run in runs if run.system.longer_of]
+    if not longer or experiment.step_times.path.exists():
+        return
+    _check_others(experiment)
+    systems = all_systems(experiment.label_space)
+    names = [REFERENCE, *(s.longer_of for s in systems.values() if s.longer_of)]
+    with _lock(experiment.output) as lock:
+        _prepare(experiment, lock)
+        experiment.step_times.measure(
+            {name: experiment.run_config(Run(systems[name], longer[0].seed)) for name in names}
+        )
 
 
 def _do(experiment: Experiment, run: Run, progress: "_SuiteBar", lock: int) -> None:

@@ -62,9 +62,10 @@ def all_tables(results: Mapping) -> list[Table]:
 
 
 def paper_tables(results: Mapping) -> list[Table]:
-    """Tables 1 to 3, and the zero-shot figures if any were measured."""
-    tables = [_table_1(results), _table_2(results), _table_3(results)]
-    return tables + ([_zero_shot(results)] if results["zero_shot"] else [])
+    """Tables 1 to 3, and trainings of equal time and zero-shot figures if any were measured."""
+    tables = [_table_1(results), _table_2(results), _table_3(results), _equal_time(results)]
+    tables += [_zero_shot(results)] if results["zero_shot"] else []
+    return [table for table in tables if table.rows]
 
 
 def tables_markdown(results: Mapping) -> str:
@@ -143,6 +144,25 @@ def _table_3(results: Mapping) -> Table:
         "GrabCut.",
         [(title, SEGMENTATION) for title in LEVELS.values()],
         _pairs(results, names, _published_segmentation, _OFFICIAL),
+    )
+
+
+def _equal_time(results: Mapping) -> Table:
+    rows = []
+    for system in _systems(results):
+        if system.longer_of:
+            for name in (system.longer_of, system.name):
+                steps = {r["training"]["steps"] for r in _records(results, name)}
+                title = f"{_titles(results)[name]}, {', '.join(map(str, sorted(steps)))} steps"
+                rows.append((title, "", _measured(results, name, _OFFICIAL)))
+    if rows:
+        rows.insert(0, (_titles(results)["full"], "", _measured(results, "full", _OFFICIAL)))
+    return Table(
+        "Table 3 at equal time",
+        "As Table 3, measured; systems whose steps take less time than the full model's are also "
+        'trained for as many steps as take its time ("equal time").',
+        [(title, SEGMENTATION) for title in LEVELS.values()],
+        rows,
     )
 
 
@@ -260,7 +280,7 @@ def _default_thresholds(results: Mapping) -> Table:
 def _cost(results: Mapping) -> Table:
     rows = []
     for system in _systems(results):
-        for record in results["systems"][system.name]["records"]:
+        for record in _records(results, system.name):
             training, machine = record["training"], record["machine"]
             seconds, steps = training["seconds_of_steps"], training["steps"]
             thresholds = record["thresholds"]
@@ -299,6 +319,10 @@ def _systems(results: Mapping) -> list[System]:
     """The systems that have records, in the order of the tables."""
     known = all_systems(LabelSpace.from_dict(results["label_space"]))
     return [known[name] for name in results["systems"]]
+
+
+def _records(results: Mapping, name: str) -> list[dict]:
+    return results["systems"].get(name, {}).get("records", [])
 
 
 def _titles(results: Mapping) -> dict[str, str]:

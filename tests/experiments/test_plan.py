@@ -27,6 +27,8 @@ def test_what_each_table_needs():
     ablations = {"no_temporal", "no_flow", "separate_training", "no_mask_grabcut"}
     assert _names("table3") == {"full", "mask_rcnn"} | ablations
     assert _names("zero_shot") == {"full"} | ZERO_SHOT
+    longer = {f"{name}-equal_time" for name in ("mask_rcnn", "no_temporal", "no_flow")}
+    assert _names("equal_time") == {"full"} | longer
     assert _names("all") == _names("table1") | _names("table2") | _names("table3") | ZERO_SHOT
     with pytest.raises(ValueError, match="no suite 'table4'; use table1"):
         suite_systems("table4", A2D)
@@ -86,7 +88,7 @@ def test_a_dry_run_lists_every_run_once(make_experiment, tmp_path):
     assert len({_value(c, "OUTPUT_DIR") for c in commands}) == len(commands)
     assert {_value(c, "SEED") for c in trainings} == {"0", "3"}
     comments = [line for line in lines if line.startswith("# full, seed 3")]
-    assert comments == ["# full, seed 3: for table1, table2, table3, zero_shot"]
+    assert comments == ["# full, seed 3: for table1, table2, table3, zero_shot, equal_time"]
     for command in commands:
         assert _value(command, "INPUT.CLIP.CACHE") == str(experiment.output / "cache")
         assert _value(command, "DATASETS.HOLD_OUT") == "2"

@@ -72,6 +72,21 @@ def test_tables_hold_measured_and_published_side_by_side(make_record):
     assert med_vt == {("full model", ""): ["50.0 ± 14.1", "51.0 ± 14.1"] * 3}
 
 
+def test_trainings_of_equal_time_stand_beside_those_of_equal_steps(make_record):
+    longer = make_record("no_flow-equal_time", base=30.0)
+    longer["training"]["steps"] = 250
+    records = [make_record("full", base=40.0), make_record("no_flow", base=20.0), longer]
+    tables = {table.title: table for table in all_tables(summarize_records(records))}
+    rows = _rows(tables["Table 3 at equal time"])
+    assert {name: cells[8] for (name, _), cells in rows.items()} == {
+        "full model": "62.0",
+        "without flow stream, 100 steps": "42.0",
+        "without flow stream, equal time, 250 steps": "52.0",
+    }
+    without = all_tables(summarize_records(records[:2]))
+    assert "Table 3 at equal time" not in [table.title for table in without]
+
+
 def test_the_exact_text_of_a_table(make_record):
     records = [make_record("full", base=40.0), make_record("zero_shot-dog", base=10.0)]
     text = tables_markdown(summarize_records(records))

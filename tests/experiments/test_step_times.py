@@ -1,0 +1,80 @@
+"""Trainings of equal time: how long they are, and where that is kept."""
+
+import json
+
+import pytest
+
+from a2d_d2.experiments.plan import plan_lines
+from a2d_d2.experiments.runs import run_all
+from a2d_d2.experiments.step_times import StepTimes
+
+LONGER = ["mask_rcnn-equal_time", "no_temporal-equal_time", "no_flow-equal_time"]
+SECONDS = {"full": 0.6, "mask_rcnn": 0.2, "no_temporal": 0.4, "no_flow": 0.3}
+
+
+def _write(experiment, seconds):
+    experiment.output.mkdir(exist_ok=True)
+    experiment.step_times.path.write_text(json.dumps({"seconds": seconds}))
+
+
+def test_steps_are_as_many_as_take_the_time_of_the_full_model(make_experiment):
+    options = ("SOLVER.MAX_ITER", "90", "SOLVER.STEPS", "(60, 80)")
+    experiment = make_experiment(options=options)
+    _write(experiment, SECONDS)
+    full, *longer = experiment.plan("equal_time")
+    assert (full.system.name, [run.system.name for run in longer]) == ("full", LONGER)
+    assert experiment.run_config(full).SOLVER.MAX_ITER == 90
+    assert [experiment.training_steps(run) for run in longer] == [270, 135, 180]
+    assert experiment.run_config(longer[1]).SOLVER.STEPS == (90, 120)
+    lines = list(plan_lines(experiment, longer))
+    assert sum("SOLVER.MAX_ITER 90 " in line and "SOLVER.MAX_ITER 270 " in line for line in lines)
+    # The rest is that of the system for equal steps, whose figures stand beside it.
+    (short,) = experiment.plan("table3", ["no_flow"])
+    same = experiment.run_config(longer[2])
+    same.merge_from_list(["SOLVER.MAX_ITER", 90, "SOLVER.STEPS", (60, 80)])
+    assert same == experiment.run_config(short)
+
+
+def test_a_dry_run_before_the_measurement_says_so(make_experiment):
+    experiment = make_experiment()
+    lines = list(plan_lines(experiment, experiment.plan("equal_time")))
+    told = [line for line in lines if "its steps are measured first" in line]
+    assert len(told) == 3
+    assert "step_seconds.json" in told[0]
+    assert not any("equal_time" in line for line in lines if not line.startswith("#"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "step_seconds.json is missing; run --suite equal_time"),
+        ("{", "step_seconds.json holds no times of steps; delete it"),
+        ('{"seconds": {"full": 1}}', "does not say how long a step of no_flow takes"),
+        ('{"seconds": {"full": 1, "no_flow": 0}}', "does not say how long a step of no_flow takes"),
+    ],
+)
+def test_a_file_that_does_not_tell_is_named(tmp_path, text, message):
+    path = tmp_path / "step_seconds.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        StepTimes(path).factor("no_flow")
+
+
+def test_steps_are_measured_once_and_kept(make_experiment, monkeypatch):
+    monkeypatch.setattr("a2d_d2.experiments.step_times._ROUNDS", 1)
+    monkeypatch.setattr("a2d_d2.experiments.step_times._STEPS", 1)
+    done = []
+    monkeypatch.setattr("a2d_d2.experiments.runs._do", lambda _, run, *__: done.append(run))
+    experiment = make_experiment()
+    assert run_all(experiment, experiment.plan("equal_time", LONGER[:1])) == []
+    text = experiment.step_times.path.read_text()
+    seconds = json.loads(text)["seconds"]
+    assert set(seconds) == set(SECONDS)
+    assert min(seconds.values()) > 0
+    (run,) = done
+    ratio = seconds["full"] / seconds["mask_rcnn"]
+    assert experiment.training_steps(run) == round(2 * ratio)  # 2 are those of the full model
+    again = make_experiment()
+    assert run_all(again, again.plan("equal_time", LONGER[:1])) == []
+    assert again.step_times.path.read_text() == text
