@@ -44,6 +44,8 @@ setup(
     description="Joint actor-action semantic segmentation in video, on Detectron2",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
     packages=find_packages(include=["a2d_d2", "a2d_d2.*"]),
     python_requires=">=3.10",
     install_requires=INSTALL_REQUIRES,
