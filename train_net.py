@@ -9,6 +9,9 @@
 
 import argparse
 
+import a2d_d2  # noqa: F401 - before Detectron2, whose announcements it keeps quiet
+
+# isort: split
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger

@@ -8,6 +8,10 @@ warnings.filterwarnings(
     "ignore", message="`torch.jit.script` is deprecated", category=FutureWarning
 )
 warnings.filterwarnings("ignore", message="torch.meshgrid: in an upcoming", category=UserWarning)
+warnings.filterwarnings("ignore", message="pkg_resources is deprecated", category=UserWarning)
+logging.getLogger("torch.utils.cpp_extension").addFilter(
+    lambda record: "No CUDA runtime is found" not in str(record.msg)
+)
 logging.getLogger("torch.fx._symbolic_trace").addFilter(
     lambda record: "is_fx_tracing" not in str(record.msg)
 )

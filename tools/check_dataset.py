@@ -32,7 +32,8 @@ def main() -> int:
         video_id = problem["video_id"] or "videoset.csv"
         frame = "" if problem["frame"] is None else f"/{problem['frame']:05d}"
         print(f"{video_id}{frame} {problem['kind']}: {problem['message']}")
-    print(f"{len(problems)} problems" if problems else "sound")
+    count = len(problems)
+    print(f"{count} problem{'s' if count > 1 else ''}" if problems else "sound")
     if args.json:
         write_json(args.json, report)
     return 1 if problems else 0

@@ -53,8 +53,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, help="processes (default: one per core)")
     parser.add_argument("--no-progress", action="store_true", help="no progress bar")
     args = parser.parse_args()
-    if args.predictions and Path(args.predictions).resolve() == Path(args.output).resolve():
-        raise ValueError(f"--output {args.output} would replace the predictions")
+    for path in (args.predictions, args.label_space):
+        if path and Path(path).resolve() == Path(args.output).resolve():
+            raise ValueError(f"--output {args.output} would replace what is read")
     for folder in (args.root, args.label_maps):
         if folder and Path(args.output).resolve().is_relative_to(Path(folder).resolve()):
             raise ValueError(f"--output {args.output} lies in {folder}, among the data to score")

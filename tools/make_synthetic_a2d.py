@@ -29,6 +29,8 @@ def main() -> None:
     if args.contact_sheet:
         print(*write_pictures(args.contact_sheet), sep="\n")
         return
+    if args.train + args.test == 0:
+        raise ValueError("--train and --test are both 0: there is no release without videos")
     make_release(
         args.output,
         args.train,

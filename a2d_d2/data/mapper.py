@@ -200,11 +200,11 @@ class ClipDatasetMapper:
             if frames is None:
                 log_first_n(
                     logging.WARNING,
-                    f"the clip cache {self.cache.folder} is broken, out of date or lacks something"
-                    f" that is needed (first seen at video {record['video_id']}). Such clips are"
+                    f"the clip cache {self.cache.folder} was made for other windows, is out of"
+                    f" date or broken (first seen at video {record['video_id']}). Such clips are"
                     " decoded and their flow is computed again and again; to complete the cache,"
-                    " run tools/prepare_clips.py with the same root, cache, method, length and"
-                    " stride",
+                    " run tools/prepare_clips.py with the same root and cache and this"
+                    " --config-file",
                     name=__name__,
                 )
         if frames is None:

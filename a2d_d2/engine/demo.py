@@ -65,9 +65,7 @@ def run_demo(output: Path, size: DemoSize, seed: int = SEED) -> None:
     _step(1, "Generate a release in A2D's layout", release)
 
     prepare = [python, repository_path("tools/prepare_clips.py")]
-    clip = setup_cfg(config).INPUT.CLIP
-    prepare += [f"--root={root}", f"--cache={cache}"]
-    prepare += [f"--length={clip.LENGTH}", f"--stride={clip.STRIDE}"]
+    prepare += [f"--root={root}", f"--cache={cache}", f"--config-file={config}"]
     _step(2, "Decode the clips and compute optical flow once", prepare)
 
     train = [python, repository_path("train_net.py"), "--config-file", config, "--resume"]

@@ -171,8 +171,9 @@ def _score_files(
             results |= {"label_map": label_map, **thresholds}
         return rules.score_frame(read_annotation(job.annotation), label_space, **results)
     except (ValueError, OSError) as error:
-        video_id, index = job.key
-        raise ValueError(f"video {video_id}, frame {index + 1}: {error}") from error
+        place = f"video {job.key[0]}, frame {job.key[1] + 1}: "
+        message = str(error)
+        raise ValueError(message if place in message else place + message) from error
 
 
 def check_video(key: FrameKey, videos: dict[str, VideoInfo], split: str, where: str) -> None:

@@ -181,8 +181,9 @@ def _training(training: Mapping[str, Curve]) -> str:
     if not cards:
         return ""
     return (
-        '<p class="note">Validation scores in percent, learning rate and losses over the '
-        f'iterations, with the last value of each.</p><div class="charts">{cards}</div>'
+        '<p class="note">Scores of the evaluations during and after training in percent, learning '
+        "rate and losses over the iterations, with the last value of each.</p>"
+        f'<div class="charts">{cards}</div>'
     )
 
 

@@ -155,6 +155,9 @@ def test_command_line(tmp_path):
     subprocess.run(command, check=True, capture_output=True)
     settings = json.loads((tmp_path / "R/synthetic.json").read_text())
     assert settings["num_frames"] == 6 and settings["difficulty"] == 1.0
+    empty = subprocess.run([*command, "--train", "0"], capture_output=True, text=True)
+    assert empty.returncode == 2
+    assert "no release without videos" in empty.stderr.splitlines()[-1]
     again = subprocess.run([*command, "--seed", "9"], capture_output=True, text=True)
     assert again.returncode == 2
     assert "other settings" in again.stderr.splitlines()[-1]

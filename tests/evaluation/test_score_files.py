@@ -372,8 +372,9 @@ def test_a_missing_mask_is_an_error_without_label_maps(case, tmp_path):
     entries = json.loads(case.file.read_text())
     del entries[0]["segmentation"]
     (tmp_path / "p.json").write_text(json.dumps(entries))
-    with pytest.raises(ValueError, match="video -bcdefghijk, frame 1: no segmentation"):
+    with pytest.raises(ValueError, match="video -bcdefghijk, frame 1: no segmentation") as error:
         evaluate(case, predictions=tmp_path / "p.json")
+    assert str(error.value).count("frame 1") == 1  # said once
 
 
 def test_something_must_be_given(case, tmp_path, monkeypatch, capsys):
@@ -389,3 +390,9 @@ def test_the_output_does_not_replace_the_input(case, tmp_path, monkeypatch, caps
     status, _ = run_tool(monkeypatch, capsys, *options)
     assert status == 2
     assert path.read_bytes() == case.file.read_bytes()
+    classes = tmp_path / "classes.yaml"
+    classes.write_text("name: farm")
+    options[-3:] = [path, "--label-space", classes, "--output", classes]
+    status, printed = run_tool(monkeypatch, capsys, *options)
+    assert status == 2 and "would replace" in printed.err
+    assert classes.read_text() == "name: farm"
