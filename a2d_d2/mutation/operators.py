@@ -171,5 +171,6 @@ def _other_values(value) -> tuple:
 
 
 def _diff(before: str, after: str) -> str:
-    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), n=0, lineterm="")
-    return "\n".join(line[0] + line[1:].strip() for line in lines if line[:2] not in ("--", "++", "@@"))
+    lines = list(difflib.unified_diff(before.splitlines(), after.splitlines(), n=0, lineterm=""))
+    changed = (line for line in lines[2:] if not line.startswith("@@"))
+    return "\n".join(line[0] + line[1:].strip() for line in changed)

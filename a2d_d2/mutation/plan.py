@@ -27,6 +27,7 @@ _MODULES = (
 LIBRARIES = (
     *("cv2", "h5py", "matplotlib.pyplot", "numpy", "PIL.Image", "pycocotools.cocoeval"),
     *("scipy.optimize", "torch", "torchvision", "tqdm", "yaml"),
+    *("hydra.extra.pytest_plugin", "pytest_timeout"),  # which pytest loads by itself
     *("detectron2.checkpoint", "detectron2.data.transforms", "detectron2.engine"),
     *("detectron2.evaluation", "detectron2.model_zoo", "detectron2.modeling"),
     *("detectron2.structures", "detectron2.utils.events", "detectron2.evaluation.testing"),

@@ -10,6 +10,7 @@ answer is ``{"outcome": "passed" | "failed" | "timed out" | "error", "seconds", 
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -32,10 +33,11 @@ def main(modules: list[str]) -> None:
         warnings.simplefilter("ignore")
         for module in ["pytest", *modules]:
             importlib.import_module(module)
-    for line in sys.stdin:
-        json.dump(_run(**json.loads(line)), answers)
-        answers.write("\n")
-        answers.flush()
+    gc.freeze()  # else each child's collector writes to, and so copies, all of the memory
+    with contextlib.suppress(BrokenPipeError):  # whoever asked is gone
+        for line in sys.stdin:
+            answers.write(json.dumps(_run(**json.loads(line))) + "\n")
+            answers.flush()
 
 
 def _run(root: str, package: str, tests: list[str], cpu_seconds: float, seconds: float) -> dict:
@@ -100,7 +102,8 @@ def _child(root: str, package: str, tests: list[str], cpu_seconds: float, output
         code = _FAILED  # the mutated module, or a test file, cannot be imported
     loaded = sys.modules.get(package)
     if loaded is not None and not loaded.__file__.startswith(root + os.sep):
-        print(f"{package} was imported from {loaded.__file__}", flush=True)
+        sys.stdout.write(f"{package} was imported from {loaded.__file__}\n")
+        sys.stdout.flush()
         return _WRONG_PACKAGE
     sys.stdout.flush()
     return code
