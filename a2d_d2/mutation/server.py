@@ -94,6 +94,7 @@ def _child(root: str, package: str, tests: list[str], cpu_seconds: float, output
     sys.path.insert(0, root)
     os.environ["PYTHONPATH"] = root
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # each costs time, none is needed
     sys.dont_write_bytecode = True  # a changed file of the same size and second would be missed
     import pytest
 

@@ -54,7 +54,7 @@ def symmetric_model(small_model):
         )
     finally:
         BACKBONE_REGISTRY._obj_map.pop("PatchPyramid")
-    heads = model.roi_heads
+    heads, rpn_head = model.roi_heads, model.proposal_generator.rpn_head
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
@@ -69,10 +69,7 @@ def symmetric_model(small_model):
             weight = layer.weight.unflatten(1, (-1, 7, 7))
             layer.weight.copy_(((weight + weight.flip(-1)) / 2).flatten(1))
         # What is even cannot tell left from right: no shift to either.
-        for layer in (
-            model.proposal_generator.rpn_head.anchor_deltas,
-            heads.box_predictor.bbox_pred,
-        ):
+        for layer in (rpn_head.anchor_deltas, heads.box_predictor.bbox_pred):
             layer.weight[::4] = 0
         # Start values are too small to tell much.
         rpn_head.objectness_logits.weight.mul_(30)
