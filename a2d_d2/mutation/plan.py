@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 PACKAGE = "a2d_d2"
-# Beside the mirror of a module, a2d_d2/X/Y.py and tests/X/test_Y.py: what its tests are in fact,
-# the quick ones first.
+# Where they are not the mirror of a module alone (a2d_d2/X/Y.py and tests/X/test_Y.py).
 _TESTS = {
-    "evaluation/scoring": ("evaluation/test_score_files.py", "evaluation/test_evaluators.py"),
     "modeling/meta_arch": ("modeling/test_agreement.py", "modeling/test_meta_arch.py"),
 }
 # The part of a module to mutate; the others wholly.
