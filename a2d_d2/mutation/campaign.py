@@ -213,14 +213,13 @@ def _run_all(
 
 
 def _digest(root: Path, module: Module) -> str:
-    """Of what the outcomes depend on: module, tests, and the fixtures beside them."""
+    """Of what outcomes depend on: module, tests, the fixtures beside them, settings of pytest."""
+    folders = {folder for test in module.tests for folder in (root / test).parents}
+    fixtures = [f / "conftest.py" for f in sorted(folders) if f.is_relative_to(root)]
+    files = [root / name for name in (module.path, *module.tests)]
     digest = hashlib.sha256()
-    for name in (module.path, *module.tests):
-        digest.update((root / name).read_bytes())
-    for folder in sorted({p for test in module.tests for p in (root / test).parents}):
-        fixtures = folder / "conftest.py"
-        if folder.is_relative_to(root) and fixtures.exists():
-            digest.update(fixtures.read_bytes())
+    for file in [*files, *(f for f in (*fixtures, root / "pyproject.toml") if f.exists())]:
+        digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
