@@ -27,3 +27,18 @@ def test_a_model_of_single_frames_is_refused():
     cfg = setup_cfg(opts=[*options, "MODEL.ROI_HEADS.NAME", "CanonicalROIHeads"])
     with pytest.raises(ValueError, match="GeneralizedRCNN: only a model of clips is measured"):
         measure(cfg, 64, 96, repeats=1, stand_ins=False)
+
+
+def test_steps_of_training_and_inference_are_measured(tiny_options):
+    cfg = setup_cfg("configs/synthetic/R18_FPN.yaml", tiny_options)
+    result = measure(cfg, 64, 96, repeats=1, stand_ins=False)
+    assert result["frames"] == {"height": 64, "width": 96, "computed": 3}
+    model = build_model(cfg)
+    parameters = sum(p.numel() for p in model.parameters())
+    assert result["parameters_millions"] == pytest.approx(parameters / 1e6)
+    for stream in ("appearance", "flow"):  # which this config starts at random
+        weights = result["start_weights"][stream]
+        assert (weights["loaded"], weights["total"]) == (0, len(weights["left"]))
+    for name in ("inference", "training", "mask_rcnn_inference"):
+        assert 0 < result[f"{name}_seconds"] < 100
+    assert 0.05 < result["inference_peak_gib"] <= result["training_peak_gib"] < 64
