@@ -104,6 +104,12 @@ class HeldFeatures:
         """How many features of a frame are held."""
         return sum(len(level) for level in self.levels)
 
+    def copy(self) -> "HeldFeatures":
+        """Holds the same; what either takes or forgets from now on leaves the other alone."""
+        other = HeldFeatures(self.steps)
+        other.levels = [dict(level) for level in self.levels]
+        return other
+
     def add(self, frames: Iterable[int], features: Iterable[FrameFeatures]) -> None:
         """Takes the pyramids of some frames, one each."""
         self.levels[0].update(zip(frames, features, strict=True))
