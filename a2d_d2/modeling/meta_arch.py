@@ -6,6 +6,7 @@ pyramid level.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from detectron2.config import configurable
@@ -59,7 +60,7 @@ class FrameFeatures:
     """
 
     appearance: dict[str, Tensor]
-    motion: dict[str, Tensor] | None
+    motion: dict[str, Tensor] | None = None
 
 
 @META_ARCH_REGISTRY.register()
@@ -68,8 +69,8 @@ class ActorActionRCNN(nn.Module):
 
     The appearance stream localises actors on key frames; both streams, aggregated over time and
     fused, recognise their actions. Inference is three steps that streaming can call on their own:
-    :meth:`extract_features` of frames, :meth:`aggregate` over their windows and :meth:`detect` on
-    key frames.
+    :meth:`extract_features` of frames, :meth:`aggregate` over their windows (:meth:`over_time` and
+    :meth:`fuse`) and :meth:`detect` on key frames.
 
     ``backbone``, ``proposal_generator`` and ``roi_heads`` are named as in GeneralizedRCNN, so that
     its weights load without renaming.
@@ -276,12 +277,43 @@ class ActorActionRCNN(nn.Module):
         Returns:
             Level to (K, C, h, w), the features of the action head; empty without the action branch.
         """
+        return self.fuse(self.over_time(features, neighbours))
+
+    @property
+    def step_radii(self) -> tuple[int, ...] | None:
+        """Of the steps that :meth:`over_time` takes (TEMPORAL_REGISTRY); None where it has none."""
         if self.temporal is None:
+            return ()
+        first, *others = (getattr(x, "step_radii", None) for x in self.temporal.values())
+        return first if all(x == first for x in others) else None
+
+    def over_time(
+        self, features: FrameFeatures, neighbours: Tensor, step: int | None = None
+    ) -> FrameFeatures:
+        """Aggregates each stream over time; without the action branch it is left as it is.
+
+        Args:
+            features: of F frames; for a step after the first, what the step before gave.
+            neighbours: (K, V) int64 positions in F of the frames around each of K frames, as far as
+                the temporal modules, or the step, look; -1 for none.
+            step: which of the steps to take; None for all at once.
+
+        Returns:
+            The features of the K frames.
+        """
+        if self.temporal is None:
+            return features
+        aggregated = {}
+        for name, module in self.temporal.items():
+            run = module if step is None else partial(module.step, step)
+            aggregated[name] = run(getattr(features, name), neighbours)
+        return FrameFeatures(**aggregated)
+
+    def fuse(self, features: FrameFeatures) -> dict[str, Tensor]:
+        """Fuses the streams that :meth:`over_time` gave; what :meth:`aggregate` returns."""
+        if self.fusion is None:
             return {}
-        streams = {"appearance": features.appearance, "motion": features.motion}
-        return self.fusion(
-            [module(streams[name], neighbours) for name, module in self.temporal.items()]
-        )
+        return self.fusion([getattr(features, name) for name in self.temporal])
 
     def detect(
         self,

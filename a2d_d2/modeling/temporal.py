@@ -21,6 +21,12 @@ Registry of temporal modules, one instance a stream, called as ``obj(cfg, input_
 The class has ``config_radius(cfg)``: how many steps of the clip's stride it looks to each side of a
 key frame. The instance has ``radius`` (the same number), ``output_shape`` (level to ShapeSpec) and
 the ``forward`` that :class:`TemporalConv` documents.
+
+A module made of steps, where what a step gives for a frame depends on the frames around it and not
+on which of them is the key frame, may offer these, so that a stream takes each step once a frame:
+``step_radii``, a tuple of how far each one looks to each side, which add up to ``radius``, and the
+``step`` that :class:`TemporalConv` documents. Without ``step_radii``, or where it is None, a stream
+calls ``forward`` with every window. A subclass that changes ``forward`` changes ``step`` too.
 """
 
 
@@ -63,6 +69,7 @@ class TemporalConv(nn.Module):
         """
         super().__init__()
         self.radius = num_layers
+        self.step_radii = (1,) * num_layers
         self.output_shape = input_shape
         self.levels = nn.ModuleDict()
         for level, shape in input_shape.items():
@@ -94,6 +101,27 @@ class TemporalConv(nn.Module):
         assert neighbours.shape[1] == 2 * self.radius + 1, (neighbours.shape, self.radius)
         return {
             level: self._aggregate(features[level], neighbours, layers)
+            for level, layers in self.levels.items()
+        }
+
+    def step(
+        self, index: int, features: dict[str, Tensor], neighbours: Tensor
+    ) -> dict[str, Tensor]:
+        """One convolution. All of them in turn give what :meth:`forward` gives for a key frame
+        around which none of the video's frames is left out.
+
+        Args:
+            index: of the convolution.
+            features: level to (F, C, h, w), what the step before gave; at first the pyramids.
+            neighbours: (K, 2 * step_radii[index] + 1) int64, for each wanted frame the positions in
+                F of the frames around it, itself in the middle; -1 outside the video.
+
+        Returns:
+            Level to (K, C, h, w).
+        """
+        assert neighbours.shape[1] == 2 * self.step_radii[index] + 1, (neighbours.shape, index)
+        return {
+            level: self._aggregate(features[level], neighbours, layers[index : index + 1])
             for level, layers in self.levels.items()
         }
 
