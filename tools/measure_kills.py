@@ -5,7 +5,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from a2d_d2.engine.kills import measure_kills
+from a2d_d2.engine.kills import Trainings, measure_kills
 from a2d_d2.utils.cli import run_tool
 from a2d_d2.utils.files import write_json
 
@@ -21,14 +21,11 @@ def main() -> int:
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs for train_net.py")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
+        trainings = Trainings(Path(args.work or folder).absolute(), args.steps, args.opts)
         result = measure_kills(
-            Path(args.work or folder).absolute(),
-            args.kills,
-            seed=args.seed,
-            steps=args.steps,
-            kills_per_run=args.kills_per_run,
-            opts=args.opts,
+            trainings, args.kills, seed=args.seed, kills_per_run=args.kills_per_run
         )
+    result |= {"steps": args.steps, "opts": args.opts}
     print(
         f"{result['kills']} kills of {result['runs']} trainings "
         f"({result['while_writing_a_checkpoint']} while a checkpoint was being written, "

@@ -47,66 +47,84 @@ KILLED = {
 }
 
 
+class Trainings:
+    """Short trainings on a small release, each in a process of its own.
+
+    Args:
+        folder: for the release and what the trainings write.
+        steps: of each; an evaluation comes after each third of them, and at the end.
+        opts: KEY VALUE pairs for train_net.py.
+    """
+
+    def __init__(self, folder: Path, steps: int, opts: Sequence[str] = ()):
+        self.folder = folder
+        self._server = multiprocessing.get_context("forkserver")
+        self._server.set_forkserver_preload([__name__])
+        root = folder / "A2D"
+        made = self._server.Process(target=make_tiny_release, args=(root,))
+        made.start()
+        made.join()
+        values = TINY | KILLED | {"SOLVER.MAX_ITER": steps, "TEST.EVAL_PERIOD": max(1, steps // 3)}
+        self._opts = [str(x) for pair in values.items() for x in pair]
+        self._opts += ["DATASETS.ROOT", str(root), *opts]
+
+    def begin(
+        self, name: str, opts: Sequence[str] = (), flags: Sequence[str] = ("--resume",)
+    ) -> multiprocessing.Process:
+        """Starts train_net.py on the folder ``name``; its output goes to console.log there."""
+        output = self.folder / name
+        arguments = [*flags, "--config-file", CONFIG, *self._opts, *opts, "OUTPUT_DIR", str(output)]
+        process = self._server.Process(target=_train_net, args=(arguments, output / "console.log"))
+        process.start()
+        return process
+
+
 def make_tiny_release(root: Path) -> None:
     """Writes a release of 4 training and 2 test videos of 12 frames of 64x80 pixels."""
     make_release(root, 4, 2, seed=3, height=64, width=80, num_frames=12, workers=1, progress=False)
 
 
 def measure_kills(
-    folder: Path,
+    trainings: Trainings,
     kills: int,
     *,
     seed: int = 0,
-    steps: int = 12,
     kills_per_run: int = 5,
-    opts: Sequence[str] = (),
     progress: bool = True,
 ) -> dict:
     """Kills trainings at random moments and compares what they end with.
 
     Args:
-        folder: for the release and the runs; new or empty.
+        trainings: of which ``whole`` is left alone, and others are killed.
         kills: number of kills in all.
         seed: of the moments. (The machine decides what a training does at that moment.)
-        steps: of each training; an evaluation comes after each third of them, and at the end.
         kills_per_run: number of kills after which a training may go on to its end.
-        opts: KEY VALUE pairs for train_net.py.
         progress: show a bar.
 
     Returns:
-        "kills", "runs", "while_writing_a_checkpoint", "before_the_first_checkpoint" (numbers of
-        kills), "failures" (what a run ended with that differs, or why it did not end, a line each),
-        "runs_equal", "steps", "seed", "opts", "seconds".
+        "kills", "runs", "runs_equal", "while_writing_a_checkpoint" and
+        "before_the_first_checkpoint" (numbers of kills), "failures" (what a run ended with that
+        differs, or why it did not end, a line each), "seed", "seconds".
+
+    Raises:
+        OSError: the training that is left alone failed.
     """
     start = time.perf_counter()
     moments = random.Random(seed)
-    root = folder / "A2D"
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload([__name__])
-    made = server.Process(target=make_tiny_release, args=(root,))
-    made.start()
-    made.join()
-    values = TINY | KILLED | {"SOLVER.MAX_ITER": steps, "TEST.EVAL_PERIOD": max(1, steps // 3)}
-    options = [str(x) for pair in values.items() for x in pair]
-    options += ["DATASETS.ROOT", str(root), *opts]
-
-    def begin(output: Path) -> multiprocessing.Process:
-        arguments = ["--resume", "--config-file", CONFIG, *options, "OUTPUT_DIR", str(output)]
-        process = server.Process(target=_train_net, args=(arguments, output / "console.log"))
-        process.start()
-        return process
-
-    whole = folder / "whole"
+    whole = trainings.folder / "whole"
+    process = trainings.begin(whole.name)
+    process.join()
+    if process.exitcode:
+        reason = f"exit code {process.exitcode}, see {whole / 'console.log'}"
+        raise OSError(f"the training that nobody kills failed ({reason})")
+    duration = time.perf_counter() - start
     failures, done, writing, early, runs, equal = [], 0, 0, 0, 0, 0
-    begun = time.perf_counter()
-    _end(begin(whole), whole)
-    duration = time.perf_counter() - begun
     with tqdm(total=kills, unit="kill", disable=not progress) as bar:
         while done < kills:
-            output = folder / f"killed_{runs:03d}"
+            output = trainings.folder / f"killed_{runs:03d}"
             runs += 1
             for left in range(min(kills_per_run, kills - done), -1, -1):
-                process = begin(output)
+                process = trainings.begin(output.name)
                 process.join(moments.uniform(0, duration / 2) if left else None)
                 if not process.is_alive():
                     break
@@ -129,9 +147,7 @@ def measure_kills(
         "while_writing_a_checkpoint": writing,
         "before_the_first_checkpoint": early,
         "failures": failures,
-        "steps": steps,
         "seed": seed,
-        "opts": list(opts),
         "seconds": round(time.perf_counter() - start),
     }
 
@@ -147,13 +163,6 @@ def _train_net(arguments: Sequence[str], log: Path) -> None:
     cv2.setNumThreads(0)  # flow depends on it, and a loader's process has one thread
     sys.argv = ["train_net.py", *arguments]
     runpy.run_path("train_net.py", run_name="__main__")
-
-
-def _end(process: multiprocessing.Process, output: Path) -> None:
-    process.join()
-    if process.exitcode:
-        reason = f"exit code {process.exitcode}, see {output / 'console.log'}"
-        raise OSError(f"the training that nobody kills failed ({reason})")
 
 
 def differences(whole: Path, other: Path) -> Iterator[str]:
