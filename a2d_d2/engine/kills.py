@@ -52,7 +52,7 @@ class Trainings:
 
     Args:
         folder: for the release and what the trainings write.
-        steps: of each; an evaluation comes after each third of them, and at the end.
+        steps: of each; an evaluation comes after half of them and at the end.
         opts: KEY VALUE pairs for train_net.py.
     """
 
@@ -64,7 +64,7 @@ class Trainings:
         made = self._server.Process(target=make_tiny_release, args=(root,))
         made.start()
         made.join()
-        values = TINY | KILLED | {"SOLVER.MAX_ITER": steps, "TEST.EVAL_PERIOD": max(1, steps // 3)}
+        values = TINY | KILLED | {"SOLVER.MAX_ITER": steps, "TEST.EVAL_PERIOD": max(1, steps // 2)}
         self._opts = [str(x) for pair in values.items() for x in pair]
         self._opts += ["DATASETS.ROOT", str(root), *opts]
 

@@ -15,6 +15,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, ImageList, Instances
 from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from a2d_d2.config import setup_cfg
@@ -42,6 +43,17 @@ def precision(cfg: CfgNode) -> torch.dtype | None:
 def autocast(device_type: str, dtype: torch.dtype | None) -> contextlib.AbstractContextManager:
     """torch.autocast, or nothing for None."""
     return contextlib.nullcontext() if dtype is None else torch.autocast(device_type, dtype)
+
+
+def training_losses(model: nn.Module, clips: Sequence[dict]) -> dict[str, Tensor]:
+    """The losses of a batch; ``{"proposals": nan}`` where Detectron2 ends the forward pass.
+
+    Its RPN does that when what it predicts is not finite.
+    """
+    try:
+        return model(clips)
+    except FloatingPointError:
+        return {"proposals": torch.tensor(math.nan)}
 
 
 class NonFiniteSteps:
@@ -172,8 +184,9 @@ def describe(replayed: Replayed, rank: int) -> list[str]:
     """What was found, in lines."""
     lines = [f"process {rank}:"]
     for name, value in replayed.losses.items():
-        stored = replayed.stored[name]
-        was = "" if value == stored or value != value != stored else f" (in training {stored:.6g})"
+        stored = replayed.stored.get(name, math.nan)
+        is_same = value == stored or (math.isnan(value) and math.isnan(stored))
+        was = "" if is_same else f" (in training {stored:.6g})"
         lines.append(f"  {name} {value:.6g}{was}")
     if replayed.weights:
         lines.append(f"  weights that were not finite before the step: {replayed.weights[0]}, ...")
@@ -269,9 +282,11 @@ def _replay(
 
     hooks = [module.register_forward_hook(look) for module in names]
     hooks += [p.register_hook(watch(n)) for n, p in model.named_parameters() if p.requires_grad]
-    with autocast(model.device.type, dtype):
-        losses = model(process["clips"])
-    sum(losses.values()).backward()
+    with EventStorage(), autocast(model.device.type, dtype):
+        losses = training_losses(model, process["clips"])
+    total = sum(losses.values())
+    if total.requires_grad:
+        total.backward()
     for hook in hooks:
         hook.remove()
     module, output, inputs_finite = found[0] if found else (None, "", True)

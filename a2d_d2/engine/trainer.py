@@ -30,6 +30,7 @@ from a2d_d2.engine.non_finite import (
     autocast,
     generator_states,
     precision,
+    training_losses,
 )
 from a2d_d2.engine.optimizer import build_optimizer
 from a2d_d2.engine.ranks import any_process, without_ddp
@@ -88,15 +89,15 @@ class MixedPrecisionTrainer(SimpleTrainer):
         generators = generator_states()
         buffers = [buffer.clone() for buffer in self.model.buffers()]
         with autocast(self.device_type, self.precision):
-            losses = self.model(clips)
+            losses = training_losses(self.model, clips)
         total = sum(losses.values())
-        self.optimizer.zero_grad()
-        self.scaler.scale(total).backward()
-        # After the backward pass: every process has to take part in it.
         what = None
+        # Before the backward pass, in which every process takes part or none.
         if any_process(not total.isfinite()):
             what = "loss"
         else:
+            self.optimizer.zero_grad()
+            self.scaler.scale(total).backward()
             self._write_metrics(losses, data_time)
             self.scaler.unscale_(self.optimizer)
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm or math.inf)

@@ -33,7 +33,12 @@ def _make(batches, folder, **options):
 
 
 @pytest.mark.parametrize(
-    ("bad", "what"), [(toy.batch(NAN), "loss"), (toy.batch(root=True), "gradient")]
+    ("bad", "what"),
+    [
+        (toy.batch(NAN), "loss"),
+        (toy.batch(diverged=True), "loss"),
+        (toy.batch(root=True), "gradient"),
+    ],
 )
 def test_a_step_that_is_not_finite_changes_nothing(bad, what, tmp_path, package_log):
     good = toy.batch()
@@ -161,11 +166,13 @@ def test_two_processes_agree(tmp_path):
     assert done.returncode == 0, done.stderr
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert first["weights"] == second["weights"]
-    assert first["weights"][0] == first["weights"][1] != first["weights"][2]
+    assert first["weights"][0] == first["weights"][2] != first["weights"][3]
     for seen in (first, second):
-        assert seen["mean"][0] == seen["mean"][1] != seen["mean"][2]
-        assert seen["skipped"] == 1
-        assert (seen["stopped"], seen["code"]) == (2, 75)
+        assert seen["mean"][0] == seen["mean"][2] != seen["mean"][3]
+        assert seen["skipped"] == 2
+        assert (seen["stopped"], seen["code"]) == (3, 75)
     data = torch.load(tmp_path / "non_finite" / "step_0000001.pth", weights_only=True)
     finite = [math.isfinite(process["losses"]["loss_square"]) for process in data["processes"]]
     assert finite == [True, False]
+    data = torch.load(tmp_path / "non_finite" / "step_0000002.pth", weights_only=True)
+    assert list(data["processes"][1]["losses"]) == ["proposals"]

@@ -1,7 +1,7 @@
 """A model of two layers in the trainer's step; run as a program, in two processes.
 
-``python toy_training.py FOLDER``: process 1 has a loss that is not finite in step 1, process 0 gets
-SIGTERM in step 2. FOLDER/<rank>.json says what each of them saw.
+``python toy_training.py FOLDER``: process 1 has no finite loss in steps 1 and 2, process 0 gets
+SIGTERM in step 3. FOLDER/<rank>.json says what each of them saw.
 """
 
 import json
@@ -32,6 +32,8 @@ class Toy(nn.Module):
         self.device = torch.device("cpu")
 
     def forward(self, clips):
+        if clips[0].get("diverged"):
+            raise FloatingPointError("as Detectron2's RPN does")
         x = torch.stack([clip["x"] for clip in clips])
         y = self.norm(self.linear(x))
         root = (y - y.detach()).abs().sum()  # 0: its square root has no finite derivative
@@ -70,16 +72,16 @@ def _run(rank, folder):
     torch.manual_seed(0)
     model = create_ddp_model(Toy(), broadcast_buffers=False, device_ids=None)
     bad = float("nan") if rank == 1 else 1.0
-    batches = [batch(1.0 + rank), batch(bad), batch(2.0 + rank)]
-    trainer = make_trainer(model, batches, folder / "non_finite", max_skipped=1)
+    batches = [batch(1.0 + rank), batch(bad), batch(diverged=rank == 1), batch(2.0 + rank)]
+    trainer = make_trainer(model, batches, folder / "non_finite", max_skipped=2)
     seen = {"weights": [], "mean": []}
     with StopRequest() as stop:
         try:
-            for number in range(3):
+            for number in range(4):
                 step(trainer, number)
                 seen["weights"].append(model.module.linear.weight.tolist())
                 seen["mean"].append(model.module.norm.running_mean.tolist())
-                if (rank, number) == (0, 2):
+                if (rank, number) == (0, 3):
                     os.kill(os.getpid(), signal.SIGTERM)
                 stop.check()
         except Stopped as error:
