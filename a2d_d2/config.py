@@ -27,6 +27,15 @@ def add_a2d_config(cfg: CN) -> None:
     # Type of the forward pass when SOLVER.AMP.ENABLED: "bfloat16" (CPU and GPU) or "float16" (GPU).
     cfg.SOLVER.AMP.PRECISION = "bfloat16"
 
+    # Number of periodic checkpoints (SOLVER.CHECKPOINT_PERIOD) that are kept, the newest ones; 0
+    # keeps all. With 1 there is none to go back to when the last one is broken.
+    cfg.SOLVER.CHECKPOINTS_KEPT = 3
+    # Number of steps of a run that may be left out because their loss or gradient is not finite;
+    # the next one ends the training. Each is written to OUTPUT_DIR/non_finite for replay.
+    cfg.SOLVER.MAX_SKIPPED_STEPS = 0
+    # Use deterministic kernels of torch where there are any, and warn where there are none (GPU).
+    cfg.SOLVER.DETERMINISTIC = False
+
     # How instances become one label map (README, "From instances to a label map"): instances below
     # either threshold are not painted. Inference thresholds of the paper's released code.
     cfg.TEST.ACTOR_THRESH = 0.7

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterable, Sequence
 
 from detectron2.config import CfgNode
@@ -12,6 +13,7 @@ from detectron2.data import (
     build_detection_train_loader,
     get_detection_dataset_dicts,
 )
+from detectron2.data.build import worker_init_reset_seed
 from detectron2.utils import comm
 from detectron2.utils.logger import log_first_n
 from torch.utils.data import DataLoader, Dataset
@@ -39,7 +41,14 @@ def build_train_loader(cfg: CfgNode) -> DataLoader:
     grouping = cfg.DATALOADER.ASPECT_RATIO_GROUPING
     groups = [int(grouping and record["width"] > record["height"]) for record in records]
     loader.dataset.sampler = ResumableBatches(loader.dataset.sampler, groups, loader.batch_size)
+    loader.worker_init_fn = _start_worker
     return loader
+
+
+def _start_worker(worker: int) -> None:
+    # A scheduler sends SIGTERM to the whole group; the trainer still needs its data.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    worker_init_reset_seed(worker)
 
 
 def start_at(loader: DataLoader, step: int) -> None:

@@ -31,7 +31,7 @@ from a2d_d2.data.flow import (
 )
 from a2d_d2.data.layout import annotated_frames, clip_path, read_videoset
 from a2d_d2.data.video import select_frames
-from a2d_d2.utils.files import atomic_path
+from a2d_d2.utils.files import write_bytes
 from a2d_d2.utils.parallel import parallel_map
 
 _MANIFEST = "manifest.json"
@@ -288,8 +288,7 @@ def _write_archive(
         for index, content in members.items():
             archive.writestr(zipfile.ZipInfo(_member(index, path)), content)
         archive.writestr(zipfile.ZipInfo(_MANIFEST), json.dumps(manifest))
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data.getvalue())
+    write_bytes(path, data.getvalue())
 
 
 def _check_archive(path: Path, source: dict | None) -> _Stored | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from a2d_d2.utils.files import atomic_path
+from a2d_d2.utils.files import write_bytes
 
 # Method to what it is computed with: the name of its cache, so change it with the parameters.
 FLOW_METHODS = {
@@ -153,8 +153,7 @@ def write_flow(path: str | os.PathLike, flow: np.ndarray) -> None:
         ValueError: as :func:`encode_flow`.
     """
     data = encode_flow(flow)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
+    write_bytes(path, data)
 
 
 def read_flow(path: str | os.PathLike) -> np.ndarray:

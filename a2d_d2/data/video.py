@@ -120,7 +120,7 @@ def write_frames(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: flo
         fps: frames per second.
 
     Raises:
-        OSError: this OpenCV cannot.
+        OSError: this OpenCV cannot, or the disk is full.
     """
     writer = None
     with atomic_path(path) as temporary:
@@ -137,6 +137,8 @@ def write_frames(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: flo
             if writer is not None:
                 writer.release()
         assert writer is not None, "a video has at least one frame"
+        if not _open(temporary).isOpened():  # the writer says nothing; its index comes last
+            raise OSError(f"cannot write {path}: the encoder failed; is the disk full?")
 
 
 def _open(path: str | os.PathLike) -> cv2.VideoCapture:
