@@ -80,12 +80,16 @@ class ColorTransform(T.Transform):
 
 @T.HFlipTransform.register_type("flow")
 def _flip_flow_horizontally(transform: T.HFlipTransform, flow: np.ndarray) -> np.ndarray:
-    return transform.apply_image(flow) * np.float32([-1, 1])
+    flipped = cv2.flip(flow, 1)
+    np.negative(flipped[..., 0], out=flipped[..., 0])
+    return flipped
 
 
 @T.VFlipTransform.register_type("flow")
 def _flip_flow_vertically(transform: T.VFlipTransform, flow: np.ndarray) -> np.ndarray:
-    return transform.apply_image(flow) * np.float32([1, -1])
+    flipped = cv2.flip(flow, 0)
+    np.negative(flipped[..., 1], out=flipped[..., 1])
+    return flipped
 
 
 @T.ResizeTransform.register_type("flow")

@@ -54,6 +54,17 @@ def test_flow_of_the_transform_is_flow_of_transformed_frames(frames, transform):
         assert end_point_error(picture, expected) > 0.2 * speed
 
 
+@pytest.mark.parametrize(
+    "transform, factors", [(T.HFlipTransform(9), [-1, 1]), (T.VFlipTransform(6), [1, -1])]
+)
+def test_a_flip_negates_one_component(transform, factors):
+    flow = np.random.default_rng(0).normal(0, 9, (6, 9, 2)).astype(np.float32)
+    before = flow.copy()
+    expected = transform.apply_image(flow) * np.float32(factors)
+    np.testing.assert_array_equal(transform.apply_flow(flow), expected)
+    np.testing.assert_array_equal(flow, before)
+
+
 def test_padding_has_no_flow():
     padded = T.PadTransform(1, 2, 3, 4, pad_value=9).apply_flow(np.ones((5, 6, 2), np.float32))
     assert padded.shape == (11, 10, 2)
