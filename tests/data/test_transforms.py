@@ -111,6 +111,19 @@ def test_testing_only_resizes(frames):
     assert [type(t) for t in transforms] == [T.ResizeTransform]
 
 
+def test_a_resize_to_the_same_size_is_left_out(frames):
+    cfg = get_cfg()
+    add_a2d_config(cfg)
+    cfg.merge_from_list(["INPUT.MIN_SIZE_TRAIN", (HEIGHT,), "INPUT.MIN_SIZE_TEST", HEIGHT])
+    for is_train in (True, False):
+        resize = build_augmentations(cfg, is_train)[0]
+        transform = resize(T.AugInput(frames[0]))
+        assert isinstance(transform, T.NoOpTransform)
+        resized = resize.resize.get_transform(frames[0])
+        assert isinstance(resized, T.ResizeTransform)
+        np.testing.assert_array_equal(resized.apply_image(frames[0]), frames[0])
+
+
 def test_crop_comes_before_the_resize(frames):
     options = ["INPUT.CROP.ENABLED", True, "INPUT.CROP.TYPE", "absolute", "INPUT.CROP.SIZE"]
     options += [(32, 32), "INPUT.MIN_SIZE_TRAIN", (64,), "INPUT.RANDOM_FLIP", "none"]
