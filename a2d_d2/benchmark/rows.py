@@ -18,6 +18,7 @@ def make_row(
     ratio: float | None = None,
     most_ratio: float | None = None,
     at_most: float | None = None,
+    most_more: float | None = None,
     at_least: float | None = None,
 ) -> dict:
     """A row of the table, ready for JSON.
@@ -29,8 +30,9 @@ def make_row(
         limit_name: what the limit is.
         ratio: how many times as much as the limit the stage takes. By default that of the two
             figures; give the median of the ratios within the repeats where there is one.
-        most_ratio, at_most, at_least: the goal, one of them: the largest ratio, or the largest or
-            smallest figure. None of them: the row has no goal.
+        most_ratio, at_most, most_more, at_least: the goal, one of them: the largest ratio, the
+            largest figure, the largest difference to the limit, or the smallest figure. None of
+            them: the row has no goal.
 
     Returns:
         "name", "measured", "unit", "limit", "limit_name", "ratio", "goal" (in words; None for
@@ -39,6 +41,7 @@ def make_row(
     goals = [
         (most_ratio, "at most {:g} times", lambda: ratio <= most_ratio),
         (at_most, f"at most {{:g}} {unit}", lambda: measured <= at_most),
+        (most_more, f"at most {{:g}} {unit} more", lambda: measured - limit <= most_more),
         (at_least, f"at least {{:g}} {unit}", lambda: measured >= at_least),
     ]
     goals = [goal for goal in goals if goal[0] is not None]

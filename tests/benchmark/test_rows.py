@@ -13,6 +13,8 @@ from a2d_d2.benchmark.rows import make_row, row_lines
         ("ms", (6.0, 4.0), {"most_ratio": 1.5, "ratio": 1.6}, (1.6, "at most 1.5 times", False)),
         ("s", (2.0, 0.5), {"at_most": 3.0}, (4.0, "at most 3 s", True)),
         ("s", (3.1, 0.5), {"at_most": 3.0}, (6.2, "at most 3 s", False)),
+        ("s", (2.25, 2.0), {"most_more": 0.25}, (1.125, "at most 0.25 s more", True)),
+        ("s", (2.5, 2.0), {"most_more": 0.25}, (1.25, "at most 0.25 s more", False)),
         ("frames/s", (500.0, 2000.0), {"at_least": 400}, (4.0, "at least 400 frames/s", True)),
         ("frames/s", (399.0, 399.0), {"at_least": 400}, (1.0, "at least 400 frames/s", False)),
         ("s", (1.0, 2.0), {}, (0.5, None, None)),
