@@ -9,9 +9,13 @@
 data: loading a training clip from the cache. flow: preparing a video's windows. eval: the figures
 of segmentation and detection. index: opening a release of A2D's size. import: what the package
 adds. Each sets its figure against a limit and a goal; all runs them one after the other and prints
-one table. stream: milliseconds a frame of streaming, of its parts, of the naive way (the whole window of every
-frame) and of Mask R-CNN on single frames. memory: peak memory of a short and of a long video.
-Both say whether their goals are met. Timings want a machine that does nothing else.
+one table.
+
+stream: milliseconds a frame of streaming, of its parts, of the naive way (the whole window of every
+frame) and of Mask R-CNN on single frames. memory: peak memory of a short and of a long video. Both
+say whether their goals are met.
+
+Timings want a machine that does nothing else.
 """
 
 import argparse
@@ -40,7 +44,7 @@ STAGES = {
     "data": ("--height", "64", "--width", "64", "--full-height", "64", "--full-width", "80")
     + ("--videos", "1", "--repeats", "1"),
     "eval": ("--label-maps", "2", "--frames", "5", "--repeats", "1"),
-    "index": ("--repeats", "1"),
+    "index": ("--shrink", "500", "--repeats", "1"),
     "import": ("--repeats", "1"),
 }
 
@@ -108,7 +112,7 @@ def main() -> None:
     _add_json(evaluation)
 
     index = _add(commands, "index", _index, "open a release of A2D's size")
-    _add_counts(index, repeats=5)
+    _add_counts(index, shrink=1, repeats=5)
     _add_json(index)
 
     imports = _add(commands, "import", _import, "import the package in new interpreters")
@@ -207,7 +211,7 @@ def _eval(args: argparse.Namespace) -> tuple[dict, list[str]]:
 
 
 def _index(args: argparse.Namespace) -> tuple[dict, list[str]]:
-    result = measure_index(repeats=args.repeats)
+    result = measure_index(shrink=args.shrink, repeats=args.repeats)
     return result, index_lines(result)
 
 
@@ -254,6 +258,7 @@ def _add_counts(parser: argparse.ArgumentParser, **defaults: int) -> None:
     meanings = {
         "frames": "number of frames",
         "videos": "number of videos",
+        "shrink": "one of N videos of A2D's number",
         "repeats": "figures are medians",
         "label_maps": "frames that segmentation is measured on",
         "detections": "on each frame",
