@@ -180,7 +180,7 @@ def prepare_clips(
                     clip=str(clip_path(root, video.video_id)),
                     video_id=video.video_id,
                     annotated=frozenset(key_frames),
-                    frames=_window_frames(key_frames, length, stride),
+                    frames=window_frames(key_frames, length, stride),
                     frame_path=_archive_path(cache, frame_folder, video.video_id),
                     flow_path=_archive_path(cache, _flow_folder(flow_method), video.video_id),
                     flow_method=flow_method,
@@ -216,7 +216,8 @@ class _Job:
     flow_method: str
 
 
-def _window_frames(key_frames: Iterable[int], length: int, stride: int) -> frozenset[int]:
+def window_frames(key_frames: Iterable[int], length: int, stride: int) -> frozenset[int]:
+    """The frames, 0-based, of the windows in whose middle a key frame stands."""
     reach = length // 2 * stride
     around = range(-reach, reach + 1, stride)
     return frozenset(key + d for key in key_frames for d in around if key + d >= 0)

@@ -173,10 +173,12 @@ class ClipDatasetMapper:
             for i in window.frames
         ]
         clip = {key: record[key] for key in _KEPT}
-        clip["image"] = _to_tensor(images)
+        clip["image"] = frames_to_tensor(images)
         if self.flow_method is not None:
-            flows = [flow_to_input(transforms.apply_flow(frames[i][1])) for i in window.frames]
-            clip["flow"] = _to_tensor(flows)
+            motion = np.empty((len(images), 3, *size), dtype=np.float32)
+            for i, out in zip(window.frames, motion, strict=True):
+                flow_to_input(transforms.apply_flow(frames[i][1]), out)
+            clip["flow"] = torch.from_numpy(motion)
         if self.keep_frame:
             clip["frame"] = frames[key_frame][0]
         clip["frame_indices"] = list(window.frames)
@@ -298,10 +300,13 @@ class FrameDatasetMapper:
         return frame
 
 
-def _to_tensor(images: Sequence[np.ndarray]) -> torch.Tensor:
-    """F images (H, W, C) as one tensor (F, C, H, W)."""
+def frames_to_tensor(images: Sequence[np.ndarray]) -> torch.Tensor:
+    """F images (H, W, C) of one size as one tensor (F, C, H, W)."""
     height, width, channels = images[0].shape
     stacked = np.empty((len(images), channels, height, width), dtype=images[0].dtype)
-    for plane, image in zip(stacked, images, strict=True):
-        plane[:] = image.transpose(2, 0, 1)
+    for planes, image in zip(stacked, images, strict=True):
+        if image.strides[1] < 0:  # flipped without a copy: OpenCV's copy is faster than NumPy's
+            image = cv2.flip(image[:, ::-1], 1)
+        for plane, channel in zip(planes, cv2.split(image), strict=True):
+            plane[:] = channel
     return torch.from_numpy(stacked)
