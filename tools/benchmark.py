@@ -4,10 +4,13 @@
     python tools/benchmark.py stream --json stream.json
     python tools/benchmark.py stream --config-file configs/a2d_R50_FPN.yaml --frames 16 KEY VALUE
     python tools/benchmark.py memory --short 100 --long 5000
+    python tools/benchmark.py train --profile profile --json train.json
+    python tools/benchmark.py infer --config-file configs/a2d_R101_FPN.yaml --height 320 --width 568
 
 stream: milliseconds a frame of streaming, of its parts, of the naive way (the whole window of every
 frame) and of Mask R-CNN on single frames. memory: peak memory of a short and of a long video.
-Both say whether their goals are met. Timings want a machine that does nothing else.
+train, infer: a training step, and inference on an annotated frame, on a generated release, beside
+their parts. They say whether their goals are met. Timings want a machine that does nothing else.
 """
 
 import argparse
@@ -15,8 +18,10 @@ import argparse
 import torch
 
 from a2d_d2.benchmark.common import set_threads
+from a2d_d2.benchmark.infer import infer_lines, measure_infer
 from a2d_d2.benchmark.memory import measure_memory, memory_lines
 from a2d_d2.benchmark.stream import measure_stream, stream_lines
+from a2d_d2.benchmark.train import measure_train, train_lines
 from a2d_d2.config import setup_cfg
 from a2d_d2.utils.cli import run_tool
 from a2d_d2.utils.files import write_json
@@ -62,6 +67,17 @@ def main() -> None:
     )
     _add_common(memory)
 
+    train = _add(commands, "train", _train, "time a training step and its parts")
+    _add_network(train)
+    train.add_argument(
+        "--steps", type=int, default=20, metavar="N", help="fed by the loader (%(default)s)"
+    )
+    _add_common(train)
+
+    infer = _add(commands, "infer", _infer, "time inference on an annotated frame and its parts")
+    _add_network(infer)
+    _add_common(infer)
+
     args = parser.parse_args()
     result, lines = args.measure(args)
     print("\n".join(lines))
@@ -101,6 +117,37 @@ def _memory(args: argparse.Namespace) -> tuple[dict, list[str]]:
     return result, memory_lines(result)
 
 
+def _train(args: argparse.Namespace) -> tuple[dict, list[str]]:
+    set_threads(args.threads)
+    path, options = _model(args, "configs/synthetic/R18_FPN.yaml")
+    result = measure_train(
+        path,
+        options,
+        height=args.height,
+        width=args.width,
+        repeats=args.repeats,
+        steps=args.steps,
+        profile=args.profile,
+    )
+    result = {"config_file": path, "options": options} | result
+    return result, train_lines(result)
+
+
+def _infer(args: argparse.Namespace) -> tuple[dict, list[str]]:
+    set_threads(args.threads)
+    path, options = _model(args, "configs/synthetic/R18_FPN.yaml")
+    result = measure_infer(
+        path,
+        options,
+        height=args.height,
+        width=args.width,
+        repeats=args.repeats,
+        profile=args.profile,
+    )
+    result = {"config_file": path, "options": options} | result
+    return result, infer_lines(result)
+
+
 def _model(args: argparse.Namespace, path: str, *options: str) -> tuple[str, list[str]]:
     """The configuration file and its options: those asked for, or else the ones given here."""
     if args.config_file:
@@ -112,6 +159,19 @@ def _add(commands, name: str, measure, description: str) -> argparse.ArgumentPar
     parser = commands.add_parser(name, help=description, description=description)
     parser.set_defaults(measure=measure)
     return parser
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config-file", metavar="C", help="of the model; else configs/synthetic/R18_FPN.yaml"
+    )
+    _add_size(parser, 128, 160)
+    parser.add_argument(
+        "--repeats", type=int, default=15, metavar="R", help="figures are medians (%(default)s)"
+    )
+    parser.add_argument(
+        "--profile", metavar="DIR", help="folder for a profile: a table and a trace (default: none)"
+    )
 
 
 def _add_size(parser: argparse.ArgumentParser, height: int, width: int) -> None:

@@ -7,6 +7,7 @@ import math
 import os
 import time
 import weakref
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from a2d_d2.data.build import build_test_loader, build_train_loader, check_registered, start_at
 from a2d_d2.data.stream import derived_seed
@@ -44,6 +46,8 @@ class MixedPrecisionTrainer(SimpleTrainer):
     Args:
         precision: type of the forward pass; None is float32, float16 scales the loss too.
         max_grad_norm: largest norm of the gradient; 0 leaves it alone.
+        accumulate: equal parts of the batch that go through the model one after the other. The
+            step is that of as many processes, each with one part.
         seed: makes what the model draws in a step (regions to train on) depend on the step alone,
             as a resumed training needs it; None leaves the generators alone.
     """
@@ -56,12 +60,14 @@ class MixedPrecisionTrainer(SimpleTrainer):
         *,
         precision: torch.dtype | None = None,
         max_grad_norm: float = 0.0,
+        accumulate: int = 1,
         seed: int | None = None,
     ):
         super().__init__(model, data_loader, optimizer)
         self.device_type = next(model.parameters()).device.type
         self.precision = precision
         self.max_grad_norm = max_grad_norm
+        self.accumulate = accumulate
         self.seed = seed
         self.scaler = torch.amp.GradScaler(self.device_type, enabled=precision == torch.float16)
 
@@ -71,19 +77,41 @@ class MixedPrecisionTrainer(SimpleTrainer):
         data_time = time.perf_counter() - start
         if self.seed is not None:
             seed_all_rng(derived_seed(self.seed, comm.get_rank(), self.iter))
-        autocast = contextlib.nullcontext()
-        if self.precision is not None:
-            autocast = torch.autocast(self.device_type, self.precision)
-        with autocast:
-            losses = self.model(clips)
         self.optimizer.zero_grad()
-        self.scaler.scale(sum(losses.values())).backward()
+        losses = self._compute_gradients(clips)
         self._write_metrics(losses, data_time)  # stops at a loss that is not finite
+        self.update()
+
+    def update(self) -> None:
+        """Clips the gradient and changes the weights."""
         if self.max_grad_norm > 0:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """In it the model computes in ``precision``."""
+        if self.precision is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device_type, self.precision)
+
+    def _compute_gradients(self, clips: list[dict]) -> dict[str, torch.Tensor]:
+        """Adds the gradient of the mean loss over the parts of the batch; gives the mean losses."""
+        assert len(clips) % self.accumulate == 0, (len(clips), self.accumulate)
+        size = len(clips) // self.accumulate
+        means = defaultdict(float)
+        for start in range(0, len(clips), size):
+            waits = contextlib.nullcontext()
+            if start + size < len(clips) and isinstance(self.model, DistributedDataParallel):
+                waits = self.model.no_sync()  # processes exchange the sum, with the last part
+            with waits:
+                with self.autocast():
+                    losses = self.model(clips[start : start + size])
+                self.scaler.scale(sum(losses.values()) / self.accumulate).backward()
+            for name, loss in losses.items():
+                means[name] += loss.detach() / self.accumulate
+        return means
 
     def state_dict(self) -> dict:
         return super().state_dict() | {"scaler": self.scaler.state_dict()}
@@ -151,8 +179,9 @@ class ActorActionTrainer(DefaultTrainer):
             model,
             self.build_train_loader(cfg),
             optimizer,
-            precision=_precision(cfg),
+            precision=precision(cfg),
             max_grad_norm=cfg.SOLVER.MAX_GRAD_NORM,
+            accumulate=_parts_of_a_batch(cfg),
             seed=cfg.SEED if cfg.SEED >= 0 else None,
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
@@ -174,7 +203,7 @@ class ActorActionTrainer(DefaultTrainer):
             start_at(self._trainer.data_loader, self.start_iter)
         else:
             model = self.model
-            if isinstance(model, nn.parallel.DistributedDataParallel):
+            if isinstance(model, DistributedDataParallel):
                 model = model.module
             load_start_weights(model, self.cfg)
 
@@ -254,10 +283,25 @@ def has_unused_levels(cfg: CfgNode) -> bool:
     return not levels <= used
 
 
-def _precision(cfg: CfgNode) -> torch.dtype | None:
+def precision(cfg: CfgNode) -> torch.dtype | None:
+    """The type of the forward pass; None is float32.
+
+    Raises:
+        ValueError: there is no such SOLVER.AMP.PRECISION.
+    """
     if not cfg.SOLVER.AMP.ENABLED:
         return None
     if cfg.SOLVER.AMP.PRECISION not in PRECISIONS:
         names = " or ".join(PRECISIONS)
         raise ValueError(f"SOLVER.AMP.PRECISION is {cfg.SOLVER.AMP.PRECISION!r}; use {names}")
     return PRECISIONS[cfg.SOLVER.AMP.PRECISION]
+
+
+def _parts_of_a_batch(cfg: CfgNode) -> int:
+    parts, processes = cfg.SOLVER.ACCUMULATE, comm.get_world_size()
+    if parts < 1 or cfg.SOLVER.IMS_PER_BATCH % (parts * processes):
+        raise ValueError(
+            f"SOLVER.ACCUMULATE is {parts}; it must be at least 1 and divide the clips of a "
+            f"process, SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} over {processes}"
+        )
+    return parts
