@@ -10,7 +10,9 @@
 stream: milliseconds a frame of streaming, of its parts, of the naive way (the whole window of every
 frame) and of Mask R-CNN on single frames. memory: peak memory of a short and of a long video.
 train, infer: a training step, and inference on an annotated frame, on a generated release, beside
-their parts. They say whether their goals are met. Timings want a machine that does nothing else.
+their parts. scale: how time and memory grow with the size of the work. plan: the operations of a
+model, and how long its training takes on some GPUs (docs/scaling.md). All but plan
+say whether their goals are met. Timings want a machine that does nothing else.
 """
 
 import argparse
@@ -20,6 +22,8 @@ import torch
 from a2d_d2.benchmark.common import set_threads
 from a2d_d2.benchmark.infer import infer_lines, measure_infer
 from a2d_d2.benchmark.memory import measure_memory, memory_lines
+from a2d_d2.benchmark.plan import measure_plan, plan_lines
+from a2d_d2.benchmark.scale import measure_scale, scale_lines
 from a2d_d2.benchmark.stream import measure_stream, stream_lines
 from a2d_d2.benchmark.train import measure_train, train_lines
 from a2d_d2.config import setup_cfg
@@ -77,6 +81,34 @@ def main() -> None:
     infer = _add(commands, "infer", _infer, "time inference on an annotated frame and its parts")
     _add_network(infer)
     _add_common(infer)
+
+    scale = _add(commands, "scale", _scale, "how time and memory grow with the size of the work")
+    _add_config(scale)
+    scale.add_argument(
+        "--repeats", type=int, default=3, metavar="R", help="figures are the least (%(default)s)"
+    )
+    scale.add_argument(
+        "--points", type=int, default=4, metavar="N", help="sizes of each kind (%(default)s)"
+    )
+    scale.add_argument("--plot", metavar="PNG", help="draw the results into this file")
+    _add_common(scale)
+
+    plan = _add(commands, "plan", _plan, "the operations of a model, and its training on paper")
+    plan.add_argument(
+        "--config-file", metavar="C", help="of the model; else configs/a2d_R101_FPN.yaml, batch 16"
+    )
+    _add_size(plan, 320, 568)
+    plan.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 64], metavar="N")
+    for name, value, text in (
+        ("teraflops", 50.0, "that a GPU reaches, 10^12 operations a second"),
+        ("gigabytes", 10.0, "that a GPU sends to others in a second"),
+        ("clip-seconds", None, "measured, of a clip in a training step on one GPU"),
+        ("load-seconds", None, "measured, of one core for a clip"),
+        ("clip-kib", None, "measured, of a clip's files in the cache"),
+    ):
+        default = "not known" if value is None else "%(default)g"
+        plan.add_argument(f"--{name}", type=float, default=value, help=f"{text} ({default})")
+    _add_common(plan)
 
     args = parser.parse_args()
     result, lines = args.measure(args)
@@ -148,6 +180,40 @@ def _infer(args: argparse.Namespace) -> tuple[dict, list[str]]:
     return result, infer_lines(result)
 
 
+def _scale(args: argparse.Namespace) -> tuple[dict, list[str]]:
+    path, options = _model(args, "configs/synthetic/R18_FPN.yaml")
+    result = measure_scale(
+        path,
+        options,
+        repeats=args.repeats,
+        points=args.points,
+        threads=args.threads,
+        plot=args.plot,
+    )
+    result = {"config_file": path, "options": options} | result
+    return result, scale_lines(result)
+
+
+def _plan(args: argparse.Namespace) -> tuple[dict, list[str]]:
+    # Twice the batch for half the steps.
+    batch = ["SOLVER.IMS_PER_BATCH", "16", "SOLVER.MAX_ITER", "18000"]
+    path, options = _model(args, "configs/a2d_R101_FPN.yaml", *batch)
+    result = measure_plan(
+        path,
+        options,
+        height=args.height,
+        width=args.width,
+        gpus=args.gpus,
+        teraflops=args.teraflops,
+        gigabytes=args.gigabytes,
+        clip_seconds=args.clip_seconds,
+        load_seconds=args.load_seconds,
+        clip_kib=args.clip_kib,
+    )
+    result = {"config_file": path, "options": options} | result
+    return result, plan_lines(result)
+
+
 def _model(args: argparse.Namespace, path: str, *options: str) -> tuple[str, list[str]]:
     """The configuration file and its options: those asked for, or else the ones given here."""
     if args.config_file:
@@ -161,10 +227,14 @@ def _add(commands, name: str, measure, description: str) -> argparse.ArgumentPar
     return parser
 
 
-def _add_network(parser: argparse.ArgumentParser) -> None:
+def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config-file", metavar="C", help="of the model; else configs/synthetic/R18_FPN.yaml"
     )
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    _add_config(parser)
     _add_size(parser, 128, 160)
     parser.add_argument(
         "--repeats", type=int, default=15, metavar="R", help="figures are medians (%(default)s)"

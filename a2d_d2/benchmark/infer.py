@@ -1,4 +1,4 @@
-"""What inference on an annotated frame costs, beside its parts, and on those of a video together."""
+"""What inference costs: an annotated frame beside its parts, and those of a video together."""
 
 import os
 import statistics
