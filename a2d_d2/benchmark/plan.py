@@ -108,13 +108,17 @@ def count_operations(model: nn.Module, clip: dict) -> dict:
     with torch.no_grad():
         counter = FlopCountAnalysis(model.eval(), [clip])
         counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-        by_module = Counter(counter.by_module())
+        counts = counter.by_module()
+    # The model is within the adapter that makes a trace of it.
+    by_module = Counter({name.removeprefix("model."): n for name, n in counts.items()})
     inference = {name: 2 * by_module[name] for name in PARTS if by_module[name]}
     training = 0
     for name, module in model.named_modules():
-        if name.split(".")[0] in PARTS[:4] and not list(module.children()):
+        if name.split(".")[0] in PARTS and not name.startswith("roi_heads"):
+            children = [f"{name}.{child}" for child, _ in module.named_children()]
+            own = by_module[name] - sum(by_module[child] for child in children)
             learns = any(p.requires_grad for p in module.parameters())
-            training += 2 * by_module[name] * (3 if learns else 1)
+            training += 2 * own * (3 if learns else 1)
     return {"inference": inference, "training": training}
 
 

@@ -251,11 +251,9 @@ def scale_lines(result: Mapping) -> list[str]:
                 continue
             factor, unit = (1, "MiB") if name in MEMORY else (1000, "ms")
             figures = [f"{factor * value:.0f} {unit}" for value in measured["figures"][name]]
-            fitted = growth.get(name)
-            exponents = (
-                [f"{fitted[key]:.2f}" for key in ("exponent", "last")] if fitted else ["", ""]
-            )
-            verdict = {True: "met", False: "missed"}.get(fitted.get("met") if fitted else None, "")
+            fitted = growth.get(name, {})
+            exponents = [f"{fitted[key]:.2f}" if fitted else "" for key in ("exponent", "last")]
+            verdict = {True: "met", False: "missed", None: ""}[fitted.get("met")]
             rows.append([title, *figures, *exponents, verdict])
         headers = [axis.title, *map(str, measured["sizes"]), "growth", "last", ""]
         table = tabulate(rows, headers, tablefmt="github", disable_numparse=True)
