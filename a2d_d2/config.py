@@ -24,6 +24,10 @@ def add_a2d_config(cfg: CN) -> None:
     # Largest norm of the gradient over all parameters together; 0 turns clipping off. The paper's
     # released code has 5.
     cfg.SOLVER.MAX_GRAD_NORM = 5.0
+    # Equal parts that a process cuts its share of IMS_PER_BATCH into; they go through the model one
+    # after the other, and their gradients are averaged. Memory is that of one part. Losses and
+    # batch statistics are of each part, as if it had a process of its own.
+    cfg.SOLVER.ACCUMULATE = 1
     # Type of the forward pass when SOLVER.AMP.ENABLED: "bfloat16" (CPU and GPU) or "float16" (GPU).
     cfg.SOLVER.AMP.PRECISION = "bfloat16"
 
@@ -88,6 +92,10 @@ def _add_model_config(cfg: CN) -> None:
     # Box size in pixels that goes to pyramid level 4 in every region pooler (FPN, equation 1).
     # Small frames need a smaller one, or every region lands on the finest level.
     cfg.MODEL.ROI_HEADS.CANONICAL_BOX_SIZE = 224
+
+    # Keep of the backbones' residual blocks their inputs alone in training, and compute the rest a
+    # second time in the backward pass: the same gradients for less memory and more time.
+    cfg.MODEL.BACKBONE.RECOMPUTE = False
 
     # Two-stage refinement (section 4.3): what gives the boxes of a model without a mask head masks
     # at evaluation. A name in SEGMENTER_REGISTRY, "package.module:name", or "" for none.

@@ -1,19 +1,22 @@
 #!/usr/bin/env python3
 """Measure what the project costs on this machine, with random weights. Examples:
 
-    python tools/benchmark.py stream --json stream.json
+    python tools/benchmark.py all --json all.json
+    python tools/benchmark.py train --profile profile --json train.json
+    python tools/benchmark.py infer --config-file configs/a2d_R101_FPN.yaml --height 320 --width 568
     python tools/benchmark.py stream --config-file configs/a2d_R50_FPN.yaml --frames 16 KEY VALUE
     python tools/benchmark.py memory --short 100 --long 5000
-    python tools/benchmark.py all --json all.json
 
-data: loading a training clip from the cache. flow: preparing a video's windows. eval: the figures
-of segmentation and detection. index: opening a release of A2D's size. import: what the package
-adds. Each sets its figure against a limit and a goal; all runs them one after the other and prints
-one table.
+flow: preparing a video's windows. data: loading a training clip from the cache. train, infer: a
+training step, and inference on an annotated frame, beside their parts. eval: the figures of
+segmentation and detection. index: opening a release of A2D's size. import: what the package adds.
+Each sets its figure against a limit and a goal; all runs them one after the other and prints one
+table.
 
 stream: milliseconds a frame of streaming, of its parts, of the naive way (the whole window of every
 frame) and of Mask R-CNN on single frames. memory: peak memory of a short and of a long video. Both
-say whether their goals are met.
+say whether their goals are met. scale: how time and memory grow with the size of the work. plan:
+the operations of a model, and how long its training takes on some GPUs (docs/scaling.md).
 
 Timings want a machine that does nothing else.
 """
@@ -29,9 +32,13 @@ from a2d_d2.benchmark.evaluation import eval_lines, measure_eval
 from a2d_d2.benchmark.flow import flow_lines, measure_flow
 from a2d_d2.benchmark.imports import import_lines, measure_import
 from a2d_d2.benchmark.index import index_lines, measure_index
+from a2d_d2.benchmark.infer import infer_lines, measure_infer
 from a2d_d2.benchmark.memory import measure_memory, memory_lines
+from a2d_d2.benchmark.plan import measure_plan, plan_lines
 from a2d_d2.benchmark.rows import row_lines
+from a2d_d2.benchmark.scale import measure_scale, scale_lines
 from a2d_d2.benchmark.stream import measure_stream, stream_lines
+from a2d_d2.benchmark.train import measure_train, train_lines
 from a2d_d2.config import setup_cfg
 from a2d_d2.utils.cli import run_tool
 from a2d_d2.utils.files import write_json
@@ -43,6 +50,8 @@ STAGES = {
     + ("--workers", "1"),
     "data": ("--height", "64", "--width", "64", "--full-height", "64", "--full-width", "80")
     + ("--videos", "1", "--repeats", "1"),
+    "train": ("--height", "64", "--width", "80", "--repeats", "1", "--steps", "1"),
+    "infer": ("--height", "64", "--width", "80", "--repeats", "1"),
     "eval": ("--label-maps", "2", "--frames", "5", "--repeats", "1"),
     "index": ("--shrink", "500", "--repeats", "1"),
     "import": ("--repeats", "1"),
@@ -118,6 +127,45 @@ def main() -> None:
     imports = _add(commands, "import", _import, "import the package in new interpreters")
     _add_counts(imports, repeats=5)
     _add_json(imports)
+
+    train = _add(commands, "train", _train, "time a training step and its parts")
+    _add_network(train)
+    train.add_argument(
+        "--steps", type=int, default=20, metavar="N", help="fed by the loader (%(default)s)"
+    )
+    _add_common(train)
+
+    infer = _add(commands, "infer", _infer, "time inference on an annotated frame and its parts")
+    _add_network(infer)
+    _add_common(infer)
+
+    scale = _add(commands, "scale", _scale, "how time and memory grow with the size of the work")
+    _add_config(scale)
+    scale.add_argument(
+        "--repeats", type=int, default=3, metavar="R", help="figures are the least (%(default)s)"
+    )
+    scale.add_argument(
+        "--points", type=int, default=4, metavar="N", help="sizes of each kind (%(default)s)"
+    )
+    scale.add_argument("--plot", metavar="PNG", help="draw the results into this file")
+    _add_common(scale)
+
+    plan = _add(commands, "plan", _plan, "the operations of a model, and its training on paper")
+    plan.add_argument(
+        "--config-file", metavar="C", help="of the model; else configs/a2d_R101_FPN.yaml, batch 16"
+    )
+    _add_size(plan, 320, 568)
+    plan.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 64], metavar="N")
+    for name, value, text in (
+        ("teraflops", 50.0, "that a GPU reaches, 10^12 operations a second"),
+        ("gigabytes", 10.0, "that a GPU sends to others in a second"),
+        ("clip-seconds", None, "measured, of a clip in a training step on one GPU"),
+        ("load-seconds", None, "measured, of one core for a clip"),
+        ("clip-kib", None, "measured, of a clip's files in the cache"),
+    ):
+        default = "not known" if value is None else "%(default)g"
+        plan.add_argument(f"--{name}", type=float, default=value, help=f"{text} ({default})")
+    _add_common(plan)
 
     everything = _add(commands, "all", None, "run " + ", ".join(STAGES) + " with their defaults")
     everything.add_argument(
@@ -220,6 +268,71 @@ def _import(args: argparse.Namespace) -> tuple[dict, list[str]]:
     return result, import_lines(result)
 
 
+def _train(args: argparse.Namespace) -> tuple[dict, list[str]]:
+    set_threads(args.threads)
+    path, options = _model(args, "configs/synthetic/R18_FPN.yaml")
+    result = measure_train(
+        path,
+        options,
+        height=args.height,
+        width=args.width,
+        repeats=args.repeats,
+        steps=args.steps,
+        profile=args.profile,
+    )
+    result = {"config_file": path, "options": options} | result
+    return result, train_lines(result)
+
+
+def _infer(args: argparse.Namespace) -> tuple[dict, list[str]]:
+    set_threads(args.threads)
+    path, options = _model(args, "configs/synthetic/R18_FPN.yaml")
+    result = measure_infer(
+        path,
+        options,
+        height=args.height,
+        width=args.width,
+        repeats=args.repeats,
+        profile=args.profile,
+    )
+    result = {"config_file": path, "options": options} | result
+    return result, infer_lines(result)
+
+
+def _scale(args: argparse.Namespace) -> tuple[dict, list[str]]:
+    path, options = _model(args, "configs/synthetic/R18_FPN.yaml")
+    result = measure_scale(
+        path,
+        options,
+        repeats=args.repeats,
+        points=args.points,
+        threads=args.threads,
+        plot=args.plot,
+    )
+    result = {"config_file": path, "options": options} | result
+    return result, scale_lines(result)
+
+
+def _plan(args: argparse.Namespace) -> tuple[dict, list[str]]:
+    # Twice the batch for half the steps.
+    batch = ["SOLVER.IMS_PER_BATCH", "16", "SOLVER.MAX_ITER", "18000"]
+    path, options = _model(args, "configs/a2d_R101_FPN.yaml", *batch)
+    result = measure_plan(
+        path,
+        options,
+        height=args.height,
+        width=args.width,
+        gpus=args.gpus,
+        teraflops=args.teraflops,
+        gigabytes=args.gigabytes,
+        clip_seconds=args.clip_seconds,
+        load_seconds=args.load_seconds,
+        clip_kib=args.clip_kib,
+    )
+    result = {"config_file": path, "options": options} | result
+    return result, plan_lines(result)
+
+
 def _all(stages: dict[str, argparse.Namespace]) -> tuple[dict, list[str]]:
     """Each stage with its arguments; the rows of all in one table."""
     results = {}
@@ -242,6 +355,23 @@ def _add(commands, name: str, measure, description: str) -> argparse.ArgumentPar
     parser = commands.add_parser(name, help=description, description=description)
     parser.set_defaults(measure=measure)
     return parser
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config-file", metavar="C", help="of the model; else configs/synthetic/R18_FPN.yaml"
+    )
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    _add_config(parser)
+    _add_size(parser, 128, 160)
+    parser.add_argument(
+        "--repeats", type=int, default=15, metavar="R", help="figures are medians (%(default)s)"
+    )
+    parser.add_argument(
+        "--profile", metavar="DIR", help="folder for a profile: a table and a trace (default: none)"
+    )
 
 
 def _add_size(parser: argparse.ArgumentParser, height: int, width: int, prefix: str = "") -> None:

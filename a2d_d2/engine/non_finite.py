@@ -1,6 +1,5 @@
 """Steps whose loss or gradient is not finite: left out, kept for replay, and replayed."""
 
-import contextlib
 import logging
 import math
 import random
@@ -20,40 +19,15 @@ from torch import Tensor, nn
 
 from a2d_d2.config import setup_cfg
 from a2d_d2.engine.checkpoint import broken_checkpoint
+from a2d_d2.engine.precision import autocast, precision
+from a2d_d2.engine.step import add_mean, parts_of, training_losses
 from a2d_d2.utils.files import atomic_stream
 
 FOLDER = "non_finite"  # in OUTPUT_DIR
-PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 # Objects of a batch, the only ones that a file to replay may hold beside tensors and numbers.
 _STRUCTURES = (Instances, Boxes, BitMasks)
 
 logger = logging.getLogger(__name__)
-
-
-def precision(cfg: CfgNode) -> torch.dtype | None:
-    """Type of the forward pass; None is float32."""
-    if not cfg.SOLVER.AMP.ENABLED:
-        return None
-    if cfg.SOLVER.AMP.PRECISION not in PRECISIONS:
-        names = " or ".join(PRECISIONS)
-        raise ValueError(f"SOLVER.AMP.PRECISION is {cfg.SOLVER.AMP.PRECISION!r}; use {names}")
-    return PRECISIONS[cfg.SOLVER.AMP.PRECISION]
-
-
-def autocast(device_type: str, dtype: torch.dtype | None) -> contextlib.AbstractContextManager:
-    """torch.autocast, or nothing for None."""
-    return contextlib.nullcontext() if dtype is None else torch.autocast(device_type, dtype)
-
-
-def training_losses(model: nn.Module, clips: Sequence[dict]) -> dict[str, Tensor]:
-    """The losses of a batch; ``{"proposals": nan}`` where Detectron2 ends the forward pass.
-
-    Its RPN does that when what it predicts is not finite.
-    """
-    try:
-        return model(clips)
-    except FloatingPointError:
-        return {"proposals": torch.tensor(math.nan)}
 
 
 class NonFiniteSteps:
@@ -230,7 +204,7 @@ def replay(path: Path, config_file: str = "", opts: Sequence[str] = ()) -> tuple
     model = build_model(cfg).train()
     facts = {"step": data["step"], "what": data["what"]}
     return facts, [
-        _replay(model, data["weights"], process, precision(cfg), path)
+        _replay(model, data["weights"], process, cfg, path)
         for process in data["processes"]
     ]
 
@@ -253,7 +227,7 @@ def _replay(
     model: nn.Module,
     weights: Mapping[str, Tensor],
     process: Mapping,
-    dtype: torch.dtype | None,
+    cfg: CfgNode,
     path: Path,
 ) -> Replayed:
     try:
@@ -282,16 +256,23 @@ def _replay(
 
     hooks = [module.register_forward_hook(look) for module in names]
     hooks += [p.register_hook(watch(n)) for n, p in model.named_parameters() if p.requires_grad]
-    with EventStorage(), autocast(model.device.type, dtype):
-        losses = training_losses(model, process["clips"])
-    total = sum(losses.values())
-    if total.requires_grad:
-        total.backward()
+    means = {}
+    with EventStorage():
+        for part in parts_of(process["clips"], cfg.SOLVER.ACCUMULATE):
+            with autocast(model.device.type, precision(cfg)):
+                losses = training_losses(model, part)
+            total = sum(losses.values())
+            if total.requires_grad:
+                (total / cfg.SOLVER.ACCUMULATE).backward()
+            if not total.isfinite():  # the training came no further either
+                means = losses
+                break
+            add_mean(means, losses, cfg.SOLVER.ACCUMULATE)
     for hook in hooks:
         hook.remove()
     module, output, inputs_finite = found[0] if found else (None, "", True)
     return Replayed(
-        losses={name: loss.item() for name, loss in losses.items()},
+        losses={name: loss.item() for name, loss in means.items()},
         stored=process["losses"],
         module=module,
         output=output,

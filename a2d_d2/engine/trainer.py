@@ -24,16 +24,11 @@ from torch import nn
 from a2d_d2.data.build import build_test_loader, build_train_loader, check_registered, start_at
 from a2d_d2.data.stream import derived_seed
 from a2d_d2.engine.checkpoint import RunCheckpointer
-from a2d_d2.engine.non_finite import (
-    FOLDER,
-    NonFiniteSteps,
-    autocast,
-    generator_states,
-    precision,
-    training_losses,
-)
+from a2d_d2.engine.non_finite import FOLDER, NonFiniteSteps, generator_states
 from a2d_d2.engine.optimizer import build_optimizer
+from a2d_d2.engine.precision import autocast, precision
 from a2d_d2.engine.ranks import any_process, without_ddp
+from a2d_d2.engine.step import add_mean, parts_of, training_losses
 from a2d_d2.engine.stop import StopRequest
 from a2d_d2.evaluation.evaluators import ActorActionEvaluator, DetectorEvaluators
 from a2d_d2.modeling.start_weights import load_start_weights
@@ -55,10 +50,13 @@ class MixedPrecisionTrainer(SimpleTrainer):
     Args:
         precision: type of the forward pass; None is float32, float16 scales the loss too.
         max_grad_norm: largest norm of the gradient; 0 leaves it alone.
+        accumulate: equal parts of the batch that go through the model one after the other. The
+            step is that of as many processes, each with one part.
         seed: makes what the model draws in a step (regions to train on) depend on the step alone,
             as a resumed training needs it; None leaves the generators alone.
         non_finite: what becomes of steps whose loss or gradient is not finite. They change neither
-            weights nor statistics, in no process.
+            weights nor statistics, in no process. None: a NonFiniteSteps that ends the training at
+            the first one.
     """
 
     def __init__(
@@ -69,15 +67,17 @@ class MixedPrecisionTrainer(SimpleTrainer):
         *,
         precision: torch.dtype | None = None,
         max_grad_norm: float = 0.0,
+        accumulate: int = 1,
         seed: int | None = None,
-        non_finite: NonFiniteSteps,
+        non_finite: NonFiniteSteps | None = None,
     ):
         super().__init__(model, data_loader, optimizer)
         self.device_type = next(model.parameters()).device.type
         self.precision = precision
         self.max_grad_norm = max_grad_norm
+        self.accumulate = accumulate
         self.seed = seed
-        self.non_finite = non_finite
+        self.non_finite = non_finite or NonFiniteSteps(Path(FOLDER), "", 0)
         self.scaler = torch.amp.GradScaler(self.device_type, enabled=precision == torch.float16)
 
     def run_step(self) -> None:
@@ -88,30 +88,56 @@ class MixedPrecisionTrainer(SimpleTrainer):
             seed_all_rng(derived_seed(self.seed, comm.get_rank(), self.iter))
         generators = generator_states()
         buffers = [buffer.clone() for buffer in self.model.buffers()]
-        with autocast(self.device_type, self.precision):
-            losses = training_losses(self.model, clips)
-        total = sum(losses.values())
-        what = None
-        # Before the backward pass, in which every process takes part or none.
-        if any_process(not total.isfinite()):
-            what = "loss"
-        else:
-            self.optimizer.zero_grad()
-            self.scaler.scale(total).backward()
+        self.optimizer.zero_grad()
+        losses, is_finite = self._compute_gradients(clips)
+        what = "loss"
+        if is_finite:
             self._write_metrics(losses, data_time)
-            self.scaler.unscale_(self.optimizer)
-            norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm or math.inf)
-            # The same in every process. A scaler leaves such steps out itself, to find its scale.
-            if not self.scaler.is_enabled() and not norm.isfinite():
-                what = "gradient"
-        if what is None:
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            return
+            if self.update():
+                return
+            what = "gradient"
         self.optimizer.zero_grad()
         for buffer, before in zip(self.model.buffers(), buffers, strict=True):
             buffer.copy_(before)
         self.non_finite.skip(self.iter, what, without_ddp(self.model), clips, generators, losses)
+
+    def update(self) -> bool:
+        """Clips the gradient and changes the weights, unless the gradient is not finite.
+
+        Returns:
+            Whether that is done, in every process alike. True too when a scaler leaves the step out
+            to find its scale.
+        """
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm or math.inf)
+        if not self.scaler.is_enabled() and not norm.isfinite():
+            return False
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return True
+
+    def _compute_gradients(self, clips: list[dict]) -> tuple[dict[str, torch.Tensor], bool]:
+        """Adds the gradient of the mean loss over the parts of the batch.
+
+        Returns:
+            The mean losses, and True; or the losses of the first part that is not finite in some
+            process, and False.
+        """
+        means = {}
+        for i, part in enumerate(parts_of(clips, self.accumulate), start=1):
+            waits = contextlib.nullcontext()
+            if i < self.accumulate and isinstance(self.model, nn.parallel.DistributedDataParallel):
+                waits = self.model.no_sync()  # processes exchange the sum, with the last part
+            with waits:
+                with autocast(self.device_type, self.precision):
+                    losses = training_losses(self.model, part)
+                total = sum(losses.values())
+                # Before the backward pass, in which every process takes part or none.
+                if any_process(not total.isfinite()):
+                    return losses, False
+                self.scaler.scale(total / self.accumulate).backward()
+            add_mean(means, losses, self.accumulate)
+        return means, True
 
     def state_dict(self) -> dict:
         own = {"scaler": self.scaler.state_dict(), "non_finite": self.non_finite.state_dict()}
@@ -260,6 +286,7 @@ class ActorActionTrainer(DefaultTrainer):
             optimizer,
             precision=precision(cfg),
             max_grad_norm=cfg.SOLVER.MAX_GRAD_NORM,
+            accumulate=_parts_of_a_batch(cfg),
             seed=cfg.SEED if cfg.SEED >= 0 else None,
             non_finite=NonFiniteSteps(
                 Path(cfg.OUTPUT_DIR, FOLDER), cfg.dump(), cfg.SOLVER.MAX_SKIPPED_STEPS
@@ -396,3 +423,13 @@ def has_unused_levels(cfg: CfgNode) -> bool:
     if not (takes_clips(cfg) and cfg.MODEL.FLOW.ENABLED and cfg.MODEL.TRAIN_BRANCH != "actor"):
         used |= set(cfg.MODEL.RPN.IN_FEATURES)
     return not levels <= used
+
+
+def _parts_of_a_batch(cfg: CfgNode) -> int:
+    parts, processes = cfg.SOLVER.ACCUMULATE, comm.get_world_size()
+    if parts < 1 or cfg.SOLVER.IMS_PER_BATCH % (parts * processes):
+        raise ValueError(
+            f"SOLVER.ACCUMULATE is {parts}; it must be at least 1 and divide the clips of a "
+            f"process, SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} over {processes}"
+        )
+    return parts

@@ -23,6 +23,7 @@ from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
 from a2d_d2.modeling.fusion import build_fusion
+from a2d_d2.modeling.recompute import recompute_blocks
 from a2d_d2.modeling.roi_heads import fused_name
 from a2d_d2.modeling.system import check_system
 from a2d_d2.modeling.temporal import build_temporal
@@ -89,6 +90,7 @@ class ActorActionRCNN(nn.Module):
         temporal: dict[str, nn.Module] | None,
         fusion: nn.Module | None,
         train_branch: str,
+        recompute: bool = False,
         loss_weights: dict[str, float],
         pixel_mean: list[float],
         pixel_std: list[float],
@@ -107,6 +109,8 @@ class ActorActionRCNN(nn.Module):
             train_branch: "joint"; "actor" (there is no action branch); "action" (the actor branch
                 is frozen, its batch norm included); "separate" (the model that both of them make
                 one after the other; a2d_d2.engine.stages trains it).
+            recompute: whether training keeps the inputs of the backbones' blocks alone, see
+                :func:`a2d_d2.modeling.recompute.recompute_blocks`.
             loss_weights: loss name to its factor in equation (1).
             pixel_mean, pixel_std: of BGR.
             flow_mean, flow_std: of x, y and magnitude, in pixels per frame.
@@ -130,6 +134,9 @@ class ActorActionRCNN(nn.Module):
         if flow_backbone is not None:
             # MODEL.BACKBONE.FREEZE_AT spares filters learned on images; flow has to learn its own.
             flow_backbone.requires_grad_(True)
+        for stream in (backbone, flow_backbone) if recompute else ():
+            if stream is not None:
+                recompute_blocks(stream)
         if train_branch == "action":
             for module in self._actor_branch():
                 module.requires_grad_(False)
@@ -159,6 +166,7 @@ class ActorActionRCNN(nn.Module):
             "temporal": temporal,
             "fusion": fusion,
             "train_branch": branch,
+            "recompute": cfg.MODEL.BACKBONE.RECOMPUTE,
             "loss_weights": {
                 "loss_rpn_cls": weights.RPN_CLS,
                 "loss_rpn_loc": weights.BOX_REG,
@@ -214,7 +222,7 @@ class ActorActionRCNN(nn.Module):
         fused = self.aggregate(features, clips.neighbours)
         appearance = {level: x[clips.keys] for level, x in features.appearance.items()}
         if self.training:
-            _, losses = self._run_heads(appearance, fused, clips.key_sizes, clips.targets)
+            _, losses = self.run_heads(appearance, fused, clips.key_sizes, clips.targets)
             return {name: loss * self.loss_weights[name] for name, loss in losses.items()}
         detections = self.detect(appearance, fused, clips.key_sizes)
         return [
@@ -332,10 +340,10 @@ class ActorActionRCNN(nn.Module):
             Detections of each frame in pixels of its size, the fields as :meth:`forward` says, with
             ``pred_masks`` (N, 1, m, m) inside the boxes; ``detector_postprocess`` pastes them.
         """
-        detections, _ = self._run_heads(appearance, fused, image_sizes, targets=None)
+        detections, _ = self.run_heads(appearance, fused, image_sizes, targets=None)
         return detections
 
-    def _run_heads(
+    def run_heads(
         self,
         appearance: dict[str, Tensor],
         fused: dict[str, Tensor],

@@ -5,6 +5,7 @@ itself included (2 * radius + 1), C channels, h and w of a pyramid level.
 """
 
 import fvcore.nn.weight_init as weight_init
+import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.utils.registry import Registry
@@ -127,11 +128,31 @@ class TemporalConv(nn.Module):
 
     @staticmethod
     def _aggregate(features: Tensor, neighbours: Tensor, layers: nn.ModuleList) -> Tensor:
-        frames = features.index_select(0, neighbours.clamp(min=0).flatten())  # (K * V, C, h, w)
-        frames = frames.unflatten(0, neighbours.shape).transpose(1, 2)  # (K, C, V, h, w)
-        absent = (neighbours < 0)[:, None, :, None, None]
+        frames = features.permute(0, 2, 3, 1)  # (F, h, w, C), as the backbones lay them out
+        frames = frames.index_select(0, neighbours.clamp(min=0).flatten())
+        frames = frames.unflatten(0, neighbours.shape)  # (K, V, h, w, C)
+        absent = (neighbours < 0)[:, :, None, None, None]
         for layer in layers:
             # Before each layer: what a layer computes at an absent frame is not zero padding.
-            frames = layer(frames.masked_fill(absent, 0))  # V shrinks by 2
-            absent = absent[:, :, 1:-1]
-        return frames.squeeze(2)  # (K, C, h, w)
+            frames = _convolve(frames.masked_fill(absent, 0), layer)  # V shrinks by 2
+            absent = absent[:, 1:-1]
+        return frames.squeeze(1).permute(0, 3, 1, 2)  # (K, C, h, w)
+
+
+def _convolve(frames: Tensor, layer: nn.Conv3d) -> Tensor:
+    """A 3x1x1 convolution without padding, as a matrix product for each of its three taps.
+
+    On a CPU it takes two thirds of the time of ``layer`` itself, or less (docs/scaling.md).
+
+    Args:
+        frames: (K, V, h, w, C).
+        layer: its weight is (C', C, 3, 1, 1).
+
+    Returns:
+        (K, V - 2, h, w, C').
+    """
+    total = layer.bias
+    for i, weight in enumerate(layer.weight.flatten(2).unbind(2)):
+        tap = frames[:, i : frames.shape[1] - 2 + i]
+        total = torch.addmm(total, tap.flatten(0, 3), weight.t())
+    return total.unflatten(0, tap.shape[:4])
