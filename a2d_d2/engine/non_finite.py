@@ -204,8 +204,7 @@ def replay(path: Path, config_file: str = "", opts: Sequence[str] = ()) -> tuple
     model = build_model(cfg).train()
     facts = {"step": data["step"], "what": data["what"]}
     return facts, [
-        _replay(model, data["weights"], process, cfg, path)
-        for process in data["processes"]
+        _replay(model, data["weights"], process, cfg, path) for process in data["processes"]
     ]
 
 
