@@ -7,12 +7,14 @@ current.
 
 import os
 import threading
+import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from a2d_d2.utils.files import atomic_path
+from a2d_d2.utils.untrusted import decode_image
 
 # Method to what it is computed with: the name of its cache, so change it with the parameters.
 FLOW_METHODS = {
@@ -140,10 +142,27 @@ def encode_flow(flow: np.ndarray) -> bytes:
 
 def decode_flow(data: bytes) -> np.ndarray:
     """Flow of the bytes of :func:`encode_flow`; ValueError when they are something else."""
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-    if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3 or pixels.shape[2] != 3:
+    _check_png(data)
+    pixels = decode_image(data, cv2.IMREAD_UNCHANGED)
+    if pixels.dtype != np.uint16 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise ValueError("not flow in a 16-bit PNG of three channels")
     return (pixels[..., :0:-1].astype(np.float32) - _ZERO) / _SCALE
+
+
+def _check_png(data: bytes) -> None:
+    """Compares the checksums of a PNG's chunks: OpenCV may decode a damaged one."""
+    if data[:8] != b"\x89PNG\r\n\x1a\n":
+        raise ValueError("not flow in a PNG file")
+    place = 8
+    while place < len(data):
+        length = int.from_bytes(data[place : place + 4], "big")
+        end = place + 8 + length
+        if int.from_bytes(data[end : end + 4], "big") != zlib.crc32(data[place + 4 : end]):
+            raise ValueError("a damaged PNG file: a checksum is wrong")
+        if data[place + 4 : place + 8] == b"IEND":
+            return
+        place = end + 4
+    raise ValueError("a PNG file that is cut off")
 
 
 def write_flow(path: str | os.PathLike, flow: np.ndarray) -> None:

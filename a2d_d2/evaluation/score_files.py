@@ -21,6 +21,7 @@ from a2d_d2.evaluation.protocols import get_protocol
 from a2d_d2.evaluation.rasterize import ACTION_THRESHOLD, ACTOR_THRESHOLD
 from a2d_d2.label_space import LabelSpace
 from a2d_d2.utils.parallel import parallel_map
+from a2d_d2.utils.untrusted import MAX_PIXELS
 
 # Below this number of frames, starting processes takes longer than scoring.
 _FEW_FRAMES = 100
@@ -138,8 +139,10 @@ def read_label_map(path: str | os.PathLike) -> np.ndarray:
         raise ValueError(f"there is no label map {path}")
     try:
         with Image.open(path, formats=["PNG"]) as image:
+            if image.size[0] * image.size[1] > MAX_PIXELS:
+                raise ValueError(f"it announces {image.size[0]} x {image.size[1]} pixels")
             values = np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's readers raise whatever a broken file leads to
         raise ValueError(f"label map {path} is not a sound PNG file: {error}") from error
     if values.ndim != 2 or values.dtype == bool and values.any():
         raise ValueError(f"label map {path} must have one channel, of joint ids (not colours)")

@@ -78,14 +78,14 @@ def load_start_weights(model: nn.Module, cfg: CfgNode) -> dict[str, LoadedWeight
         rows = {}
         if cfg.MODEL.ACTORS_FROM_COCO:
             rows = coco_rows(LabelSpace.load(cfg.DATASETS.LABEL_SPACE), cfg.MODEL.CLASSES)
-        loaded |= _load(model, "MODEL.WEIGHTS", cfg.MODEL.WEIGHTS, rows)
+        loaded |= load_weights(model, "MODEL.WEIGHTS", cfg.MODEL.WEIGHTS, rows)
     flow_source = cfg.MODEL.WEIGHTS
     flow_backbone = getattr(model, "flow_backbone", None)
     if flow_backbone is not None and not any(name.startswith(FLOW_PREFIX) for name in loaded):
         flow_source = cfg.MODEL.FLOW.WEIGHTS
         if flow_source:
             prefix = FLOW_PREFIX + "bottom_up."
-            names = _load(flow_backbone.bottom_up, "MODEL.FLOW.WEIGHTS", flow_source)
+            names = load_weights(flow_backbone.bottom_up, "MODEL.FLOW.WEIGHTS", flow_source)
             loaded |= {prefix + name for name in names}
 
     streams = {"appearance": [], "flow": []}
@@ -232,7 +232,7 @@ def start_classes(weights: dict[str, Tensor], own: dict[str, Tensor], rows: dict
             weights[name] = ours
 
 
-def _load(module: nn.Module, key: str, path: str, rows: dict[int, int] | None = None) -> set[str]:
+def load_weights(module: nn.Module, key: str, path: str, rows: dict[int, int] | None = None) -> set[str]:
     """Loads a file into ``module`` and returns the names of its tensors that came from there."""
     reader = _Reader(module, rows or {})
     try:

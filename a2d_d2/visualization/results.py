@@ -73,7 +73,7 @@ def make_report(
         ValueError: an input is missing or wrong; names the file, or the video and frame.
     """
     check_flow_method(flow_method)
-    metrics = _read_metrics(metrics_file) if metrics_file else {}
+    metrics = read_metrics(metrics_file) if metrics_file else {}
     training = read_training_log(training_file) if training_file else {}
     frames = read_predictions(predictions_file, label_space)
     records = load_release(root, split, label_space, progress=progress)
@@ -246,7 +246,7 @@ def _align(
     return [frames.get(key, nothing) for key in keys]
 
 
-def _read_metrics(path: str) -> dict:
+def read_metrics(path: str) -> dict:
     try:
         with open(path, encoding="utf-8") as stream:
             metrics = json.load(stream)
