@@ -37,9 +37,11 @@ def main() -> int:
     record = as_json(figures, args.cases, args.seed)
     if args.json:
         write_json(args.json, record)
-    print("{cases} cases: {rejected} rejected, {accepted} accepted, {failures} failures".format(
-        **record["total"]
-    ))
+    print(
+        "{cases} cases: {rejected} rejected, {accepted} accepted, {failures} failures".format(
+            **record["total"]
+        )
+    )
     return int(record["total"]["failures"] > 0)
 
 

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import DefaultTrainer, SimpleTrainer, create_ddp_model, hooks
@@ -29,6 +28,7 @@ from a2d_d2.modeling.start_weights import load_start_weights
 from a2d_d2.modeling.system import predicts_actions, takes_clips
 from a2d_d2.segmenters.second_stage import SecondStage, SegmentingEvaluator
 from a2d_d2.utils.files import write_json
+from a2d_d2.utils.weights import SafeCheckpointer
 from a2d_d2.visualization.evaluator import QualitativeFrames
 
 WRITER_PERIOD = 20  # steps between lines of metrics.json and of the log, Detectron2's default
@@ -113,7 +113,7 @@ class ResumableBestCheckpointer(hooks.BestCheckpointer):
         return updated
 
 
-class BestModelWriter(DetectionCheckpointer):
+class BestModelWriter(SafeCheckpointer):
     """Writes the best weights aside: training resumes from the last ones, never from these."""
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
@@ -156,9 +156,7 @@ class ActorActionTrainer(DefaultTrainer):
             seed=cfg.SEED if cfg.SEED >= 0 else None,
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = DetectionCheckpointer(
-            model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
-        )
+        self.checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg

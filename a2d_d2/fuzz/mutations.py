@@ -1,4 +1,4 @@
-"""Hypothesis strategies that damage files: blindly by bytes, or knowing what the file is made of."""
+"""Hypothesis strategies that damage files, by bytes alone or knowing what a file is made of."""
 
 import copy
 import io
@@ -17,7 +17,19 @@ _NUMBERS = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**32 - 1, 2**
 JUNK = (
     *(None, True, -1, 0, 1, 79, 2**31, 2**63, 2**64 + 11, 10**400, 0.5, -0.0, 1e308),
     *(float("nan"), float("inf"), float("-inf")),
-    *("", " ", "0", "off", "../../x", "/etc/passwd", "..\\x", "a\0b", "\ud800", "\x1b[31m", "\u202e"),
+    *(
+        "",
+        " ",
+        "0",
+        "off",
+        "../../x",
+        "/etc/passwd",
+        "..\\x",
+        "a\0b",
+        "\ud800",
+        "\x1b[31m",
+        "\u202e",
+    ),
     *("<script>alert(1)</script>", "'\" onload=alert(1) x=", "a" * 5000, "1" * 5000, "(" * 500),
     *("dog", "running", "dog-running", "é", "NaN", "2001-99-99", "None", "[1, 2]"),
     *([], {}, [[]], [None], [1, "a"], {"a": 1}, {"": None}),
@@ -77,9 +89,13 @@ def changed(draw: DrawFn, seeds: Sequence) -> object:
 
 
 def _change(draw: DrawFn, value):
-    keys = list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(
-        value, list
-    ) else []
+    keys = (
+        list(value)
+        if isinstance(value, dict)
+        else list(range(len(value)))
+        if isinstance(value, list)
+        else []
+    )
     if not keys or draw(st.integers(0, 7)) == 0:
         return copy.deepcopy(draw(junk()))
     key = draw(st.sampled_from(keys))
@@ -255,6 +271,5 @@ def _store(file: h5py.File, name: str, array: np.ndarray, kind: str) -> None:
         file.create_virtual_dataset(name, layout)
     elif kind == "reference":
         file.create_dataset(name, (2,), dtype=h5py.ref_dtype)
-    elif kind == "compressed":
-        if array.ndim and array.size:
-            file.create_dataset(name, data=array, compression=4, shuffle=True)
+    elif kind == "compressed" and array.ndim and array.size:
+        file.create_dataset(name, data=array, compression=4, shuffle=True)

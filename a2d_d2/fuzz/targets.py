@@ -21,19 +21,16 @@ import h5py
 import numpy as np
 import torch
 import yaml
-from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from PIL import Image
 from torch import nn
 
 from a2d_d2.config import setup_cfg
-from a2d_d2.data.check import check_release
 from a2d_d2.data.clip_cache import ClipCache, prepare_clips
 from a2d_d2.data.flow import encode_flow, read_flow
 from a2d_d2.data.index import index_path, load_index
 from a2d_d2.data.layout import (
     annotated_frames,
-    annotation_path,
     clip_path,
     read_annotation,
     read_videoset,

@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Callable
 
-
 _LONGEST = 1000  # characters of a message
 
 
