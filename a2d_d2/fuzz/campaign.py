@@ -2,6 +2,7 @@
 
 import faulthandler
 import hashlib
+import importlib
 import multiprocessing
 import os
 import resource
@@ -64,7 +65,8 @@ def run_campaign(
     """Tries ``cases`` files against each target; the same arguments give the same files.
 
     Args:
-        targets: names in :data:`a2d_d2.fuzz.targets.TARGETS`.
+        targets: names in :data:`a2d_d2.fuzz.targets.TARGETS`, or "package.module:name" of
+            another class like those.
         cases: files for each.
         seed: of their choice.
         keep: folder for the files that failed; None keeps none.
@@ -178,7 +180,7 @@ class _Child:
         data = case.read_bytes()
         digest = hashlib.sha256(data).hexdigest()[:8]
         words = "".join(c if c.isalnum() else "-" for c in kind)[:60]
-        folder = Path(keep, name)
+        folder = Path(keep, name.rpartition(":")[2])
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{words}-{digest}").write_bytes(data)
 
@@ -187,9 +189,6 @@ class _Child:
 
 
 def _serve(pipe: Connection, folder: Path, release: Path) -> None:
-    # Imported here: the watching process has no use for it.
-    from a2d_d2.fuzz.targets import TARGETS
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.disable()
     warnings.simplefilter("ignore")
@@ -203,10 +202,22 @@ def _serve(pipe: Connection, folder: Path, release: Path) -> None:
         except EOFError:
             return
         if name not in made:
-            (folder / name).mkdir()
-            made[name] = TARGETS[name](folder / name, release)
+            own = folder / name.rpartition(":")[2]
+            own.mkdir()
+            made[name] = _target_class(name)(own, release)
         pipe.send(("prepared", ""))
         pipe.send(("done", _growth(made[name], _try_all(made[name], cases, seed, pipe, folder))))
+
+
+def _target_class(name: str) -> type:
+    """A class of a2d_d2.fuzz.targets, or that of "package.module:name"."""
+    module, _, attribute = name.rpartition(":")
+    if module:
+        return getattr(importlib.import_module(module), attribute)
+    # Imported here: the watching process has no use for it.
+    from a2d_d2.fuzz.targets import TARGETS
+
+    return TARGETS[name]
 
 
 def _try_all(target, cases: int, seed: str, pipe: Connection, folder: Path) -> list[bytes]:

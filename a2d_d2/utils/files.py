@@ -34,9 +34,10 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Writes ``text`` to ``path`` as UTF-8, atomically."""
+    """Writes ``text`` to ``path`` as UTF-8, atomically; what is no text (a file name in another
+    encoding) as its escapes."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(

@@ -163,6 +163,11 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+def _no_bytes() -> bytes:
+    """``bytes()``, which the older protocols write for empty ones."""
+    return b""
+
+
 _MULTIARRAY = {
     "_reconstruct": lambda *arguments: _Array(),
     "scalar": _make_scalar,
@@ -173,6 +178,7 @@ _KNOWN = {
     ("numpy", "dtype"): lambda name, *flags: _Dtype(name),
     ("collections", "OrderedDict"): _ordered,
     ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): _no_bytes,
     **{
         (f"numpy.{core}.{module}", name): function
         for core in ("core", "_core")
