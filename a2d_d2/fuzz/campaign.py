@@ -19,7 +19,6 @@ from pathlib import Path
 import hypothesis
 from tqdm import tqdm
 
-from a2d_d2.data.synthetic import make_release
 from a2d_d2.utils.cli import one_line
 
 # Of one case: seconds of the processor and of the clock until it counts as a hang, and bytes of
@@ -27,9 +26,49 @@ from a2d_d2.utils.cli import one_line
 MAX_SECONDS, _MAX_WAIT = 20.0, 300.0
 MAX_BYTES = 512 << 20
 # Of replaying kept cases: how many, how often, and by how many bytes memory may grow.
-_KEPT, _ROUNDS, MAX_GROWTH = 40, 6, 16 << 20
+_KEPT, ROUNDS, MAX_GROWTH = 40, 6, 16 << 20
 # Address space that the child may map beyond its own, so that it cannot take the machine with it.
 _HEADROOM = 8 << 30
+
+
+class Target:
+    """One kind of file.
+
+    Attributes:
+        path: where a case is written before it is read.
+    """
+
+    def __init__(self, folder: Path, release: Path):
+        """
+        Args:
+            folder: empty, of this target alone.
+            release: a small release that nobody changes.
+        """
+        self.folder = folder
+        self.release = release
+        self.path = folder / "case"
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Makes what the cases are made of."""
+
+    def cases(self) -> hypothesis.strategies.SearchStrategy[bytes]:
+        """Contents of the file."""
+        raise NotImplementedError
+
+    def is_named(self, message: str) -> bool:
+        """Whether a refusal says which file it is about."""
+        return str(self.folder) in message
+
+    def read(self, data: bytes) -> bool | None:
+        """Reads ``path``, which holds ``data``; gives False if the file is refused without an
+        error, as a cache does.
+
+        Raises:
+            ValueError: the file is refused.
+            AssertionError: it is accepted, but what is read is not what it says.
+        """
+        raise NotImplementedError
 
 
 @dataclass
@@ -58,6 +97,7 @@ def run_campaign(
     cases: int,
     *,
     seed: int = 0,
+    rounds: int = ROUNDS,
     keep: str | os.PathLike | None = None,
     progress: bool = True,
     report: Callable[[str, Figures], None] | None = None,
@@ -69,6 +109,8 @@ def run_campaign(
             another class like those.
         cases: files for each.
         seed: of their choice.
+        rounds: how often some of them are read again, to see whether memory grows; at least 2, or
+            0 for not at all.
         keep: folder for the files that failed; None keeps none.
         progress: show a bar, over all targets together.
         report: called with each target's figures when it is done.
@@ -78,6 +120,9 @@ def run_campaign(
         tempfile.TemporaryDirectory(prefix="a2d_d2-fuzz-") as folder,
         tqdm(total=cases * len(targets), unit="case", disable=not progress) as bar,
     ):
+        # Imported here: the child process begins with this module, and has no use for it.
+        from a2d_d2.data.synthetic import make_release
+
         release = Path(folder, "A2D")
         make_release(
             release, 2, 1, seed=1, height=48, width=64, num_frames=6, workers=1, progress=False
@@ -88,7 +133,7 @@ def run_campaign(
             result[name] = figures = Figures()
             while figures.cases < cases:
                 if child is None:
-                    child = _Child(folder, release)
+                    child = _Child(folder, release, rounds)
                 restarts = f"{seed}-{figures.cases}"
                 if not child.run(name, cases - figures.cases, restarts, figures, keep, bar):
                     child.stop()
@@ -103,11 +148,11 @@ def run_campaign(
 class _Child:
     """The process that reads, seen from the one that watches."""
 
-    def __init__(self, folder: str, release: Path):
+    def __init__(self, folder: str, release: Path, rounds: int):
         context = multiprocessing.get_context("spawn")
         self.folder = Path(tempfile.mkdtemp(dir=folder))
         self.pipe, other = context.Pipe()
-        self.process = context.Process(target=_serve, args=(other, self.folder, release))
+        self.process = context.Process(target=_serve, args=(other, self.folder, release, rounds))
         self.process.start()
         other.close()
 
@@ -188,7 +233,7 @@ class _Child:
 # ---------------------------------------------------------------- in the child
 
 
-def _serve(pipe: Connection, folder: Path, release: Path) -> None:
+def _serve(pipe: Connection, folder: Path, release: Path, rounds: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.disable()
     warnings.simplefilter("ignore")
@@ -206,7 +251,8 @@ def _serve(pipe: Connection, folder: Path, release: Path) -> None:
             own.mkdir()
             made[name] = _target_class(name)(own, release)
         pipe.send(("prepared", ""))
-        pipe.send(("done", _growth(made[name], _try_all(made[name], cases, seed, pipe, folder))))
+        kept = _try_all(made[name], cases, seed, pipe, folder)
+        pipe.send(("done", _growth(made[name], kept, rounds)))
 
 
 def _target_class(name: str) -> type:
@@ -220,7 +266,7 @@ def _target_class(name: str) -> type:
     return TARGETS[name]
 
 
-def _try_all(target, cases: int, seed: str, pipe: Connection, folder: Path) -> list[bytes]:
+def _try_all(target: Target, cases: int, seed: str, pipe: Connection, folder: Path) -> list[bytes]:
     """Tries all cases, sends what became of each and gives some of them."""
     kept, left = [], cases
 
@@ -247,7 +293,7 @@ def _try_all(target, cases: int, seed: str, pipe: Connection, folder: Path) -> l
     return kept
 
 
-def try_case(target, data: bytes) -> tuple[str, str]:
+def try_case(target: Target, data: bytes) -> tuple[str, str]:
     """("accepted" or "rejected" or the kind of failure, text)."""
     before, peak = _memory("VmRSS"), _memory("VmHWM")
     # The signal's default action ends a process even within a decoder that does not return.
@@ -260,7 +306,7 @@ def try_case(target, data: bytes) -> tuple[str, str]:
     return result
 
 
-def _outcome(target, data: bytes) -> tuple[str, str]:
+def _outcome(target: Target, data: bytes) -> tuple[str, str]:
     target.path.write_bytes(data)
     try:
         return ("rejected" if target.read(data) is False else "accepted"), ""
@@ -277,17 +323,18 @@ def _outcome(target, data: bytes) -> tuple[str, str]:
         return kind, traceback.format_exc(limit=-8)[-3000:]
 
 
-def _growth(target, kept: Sequence[bytes]) -> int:
+def _growth(target: Target, kept: Sequence[bytes], rounds: int) -> int:
     """Bytes of memory that reading the same files over and over takes."""
-    after = []
+    after = [0, 0]
     end = time.monotonic() + 10
-    for number in range(_ROUNDS):
+    for number in range(rounds):
         for data in kept:
             _outcome(target, data)
         after.append(_memory("VmRSS"))
         if time.monotonic() > end and number >= 2:
             break
-    return max(0, after[-1] - after[1])
+    # The first rounds fill what is kept once.
+    return max(0, after[-1] - after[min(3, len(after) - 1)])
 
 
 def _memory(field_name: str) -> int:

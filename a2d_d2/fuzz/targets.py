@@ -21,7 +21,6 @@ import h5py
 import numpy as np
 import torch
 import yaml
-from hypothesis.strategies import SearchStrategy
 from PIL import Image
 from torch import nn
 
@@ -40,6 +39,7 @@ from a2d_d2.data.video import iter_frames
 from a2d_d2.evaluation.predictions import decode_mask, encode_mask, read_predictions
 from a2d_d2.evaluation.score_files import read_label_map
 from a2d_d2.fuzz import mutations
+from a2d_d2.fuzz.campaign import Target
 from a2d_d2.inference.source import VideoSource
 from a2d_d2.label_space import LabelSpace
 from a2d_d2.modeling.start_weights import load_weights
@@ -49,46 +49,6 @@ from a2d_d2.visualization.training_log import read_training_log
 from a2d_d2.visualization.video_page import VideoPage, render_video_page
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-
-
-class Target:
-    """One kind of file.
-
-    Attributes:
-        path: where a case is written before it is read.
-    """
-
-    def __init__(self, folder: Path, release: Path):
-        """
-        Args:
-            folder: empty, of this target alone.
-            release: a small release that nobody changes.
-        """
-        self.folder = folder
-        self.release = release
-        self.path = folder / "case"
-        self.prepare()
-
-    def prepare(self) -> None:
-        """Makes what the cases are made of."""
-
-    def cases(self) -> SearchStrategy[bytes]:
-        """Contents of the file."""
-        raise NotImplementedError
-
-    def is_named(self, message: str) -> bool:
-        """Whether a refusal says which file it is about."""
-        return str(self.folder) in message
-
-    def read(self, data: bytes) -> bool | None:
-        """Reads ``path``, which holds ``data``; gives False if the file is refused without an
-        error, as a cache does.
-
-        Raises:
-            ValueError: the file is refused.
-            AssertionError: it is accepted, but what is read is not what it says.
-        """
-        raise NotImplementedError
 
 
 class Videoset(Target):
