@@ -8,6 +8,7 @@ from a2d_d2.data import flow as flow_module
 from a2d_d2.data.flow import (
     FLOW_METHODS,
     compute_flow,
+    encode_flow,
     flow_to_input,
     read_flow,
     resize_flow,
@@ -153,3 +154,18 @@ def test_resize_scales_the_vectors():
 def test_input_is_x_y_and_magnitude():
     flow = np.float32([[[3, -4], [0, 0]]])
     np.testing.assert_allclose(flow_to_input(flow), [[[3, -4, 5], [0, 0, 0]]])
+
+
+def test_damaged_flow_is_never_used(tmp_path):
+    """OpenCV itself decodes some of these."""
+    flow = np.random.default_rng(0).normal(size=(12, 9, 2)).astype(np.float32)
+    path, data = tmp_path / "flow.png", encode_flow(flow)
+    for place in range(0, len(data), 7):
+        damaged = bytearray(data)
+        damaged[place] ^= 4
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"cannot read flow .*flow\.png"):
+            read_flow(path)
+    path.write_bytes(data[:-4])
+    with pytest.raises(ValueError, match=r"flow\.png"):
+        read_flow(path)
