@@ -1,10 +1,8 @@
 """Configuration keys of the project, and the one function that sets a configuration up."""
 
 import os
-from collections.abc import Iterator
 
 import torch
-import yaml
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
@@ -12,6 +10,13 @@ from a2d_d2.data.registration import register_release
 from a2d_d2.label_space import LabelSpace
 from a2d_d2.modeling.classes import num_region_classes
 from a2d_d2.modeling.system import check_system
+from a2d_d2.utils.config_files import (
+    BASE_KEY,
+    flat_keys,
+    merge_file,
+    merge_options,
+    read_keys,
+)
 
 
 def add_a2d_config(cfg: CN) -> None:
@@ -159,21 +164,14 @@ def setup_cfg(config_file: str = "", opts: list[str] = ()) -> CN:
     under ``DATASETS.ROOT``, and MODEL.DEVICE falls back to the CPU where there is no GPU.
 
     Raises:
-        ValueError: names the wrong key and the file or option that holds it, or the keys that do
-            not go together.
+        ValueError: names the wrong key, the file or option that holds it and the nearest key, or
+            the keys that do not go together.
     """
     cfg = get_cfg()
     add_a2d_config(cfg)
-    mistakes = (KeyError, AssertionError, ValueError, TypeError, yaml.YAMLError)
-    try:
-        if config_file:
-            cfg.merge_from_file(config_file)
-    except mistakes as error:
-        raise ValueError(f"bad configuration file {config_file}: {error}") from error
-    try:
-        cfg.merge_from_list(list(opts))
-    except mistakes as error:
-        raise ValueError(f"bad option on the command line: {error}") from error
+    if config_file:
+        merge_file(cfg, config_file)
+    merge_options(cfg, list(opts))
     check_system(cfg)
     label_space = LabelSpace.load(cfg.DATASETS.LABEL_SPACE)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = num_region_classes(label_space, cfg.MODEL.CLASSES)
@@ -197,22 +195,10 @@ def system_options(path: str | os.PathLike) -> list[str]:
     Raises:
         ValueError: the file cannot be read or is no configuration; names it.
     """
-    try:
-        with open(path, encoding="utf-8") as stream:
-            values = yaml.safe_load(stream)
-    except OSError as error:
-        raise ValueError(f"cannot read configuration file {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"bad configuration file {path}: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"bad configuration file {path}: it holds no keys")
-    values.pop("_BASE_", None)
-    return [text for pair in _flat(values) for text in pair]
-
-
-def _flat(values: dict, prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value if isinstance(value, str) else repr(value)
+    values = read_keys(path)
+    values.pop(BASE_KEY, None)
+    return [
+        text
+        for key, value in flat_keys(values, path)
+        for text in (key, value if isinstance(value, str) else repr(value))
+    ]

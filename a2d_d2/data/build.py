@@ -1,5 +1,6 @@
 """The loaders of training and testing, over Detectron2's own."""
 
+import difflib
 import logging
 import os
 import signal
@@ -60,9 +61,13 @@ def check_registered(key: str, names: Iterable[str]) -> None:
     """ValueError when a name of DATASETS.TRAIN or TEST (``key``) stands for nothing."""
     for name in names:
         if name not in DatasetCatalog:
+            own = ("a2d_train", "a2d_val", "a2d_test")
+            (nearest,) = difflib.get_close_matches(str(name), own, n=1, cutoff=0)
             raise ValueError(
                 f"{key} names {name!r}, which is not registered; use a2d_train, a2d_val or "
-                "a2d_test, or register it (a2d_d2.data.registration.register_release)"
+                f"a2d_test (the nearest is {nearest}), whose files DATASETS.ROOT names: "
+                "datasets/README.md says how to get A2D, tools/make_synthetic_a2d.py generates a "
+                "release; or register it (a2d_d2.data.registration.register_release)"
             )
 
 
@@ -121,6 +126,8 @@ def train_records(cfg: CfgNode) -> list[dict]:
     Raises:
         ValueError: no clip is there.
     """
+    if not cfg.DATASETS.TRAIN:
+        raise ValueError("DATASETS.TRAIN is empty; name a data set to train on, such as a2d_train")
     check_registered("DATASETS.TRAIN", cfg.DATASETS.TRAIN)
     records = get_detection_dataset_dicts(
         cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS

@@ -7,12 +7,14 @@ current.
 
 import os
 import threading
+import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from a2d_d2.utils.files import write_bytes
+from a2d_d2.utils.untrusted import decode_image
 
 # Method to what it is computed with: the name of its cache, so change it with the parameters.
 FLOW_METHODS = {
@@ -135,7 +137,8 @@ def flow_to_input(flow: np.ndarray, out: np.ndarray | None = None) -> np.ndarray
 
 
 def encode_flow(flow: np.ndarray) -> bytes:
-    """Flow (H, W, 2) as a PNG, rounded to 1/64 px and limited to -512 px .. 512 px - 1/64 px.
+    """Flow (H, W, 2) as a PNG for the clip cache, rounded to 1/64 px and limited to -512 px ..
+    512 px - 1/64 px.
 
     The values times 64 are signed integers of 16 bits. Their bytes are four grey pictures side by
     side: low bytes of x, high bytes of x, low and high bytes of y. The high bytes hardly change
@@ -144,32 +147,22 @@ def encode_flow(flow: np.ndarray) -> bytes:
     Raises:
         ValueError: the array is not finite flow.
     """
-    flow = np.asarray(flow)
-    if flow.ndim != 3 or flow.shape[2] != 2 or not flow.size or not np.isfinite(flow).all():
-        raise ValueError(f"not finite flow of shape (H, W, 2): {flow.dtype} {flow.shape}")
-    height, width = flow.shape[:2]
-    scaled = np.rint(flow * np.float32(_SCALE))
-    limits = np.iinfo(np.int16)
-    stored = np.clip(scaled, limits.min, limits.max, out=scaled).astype("<i2", order="C")
-    planes = cv2.split(stored.view(np.uint8).reshape(height, width, 4))
+    stored = _quantize(flow)
+    planes = cv2.split(stored.view(np.uint8).reshape(*stored.shape[:2], 4))
     # Differences to the row above: as small as the default's, and faster to undo.
     options = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
-    ok, data = cv2.imencode(".png", cv2.hconcat(planes), options)
-    assert ok
-    return data.tobytes()
+    return _encode_png(cv2.hconcat(planes), options)
 
 
 def decode_flow(data: bytes) -> np.ndarray:
-    """Flow of the bytes of :func:`encode_flow`, or of a PNG in KITTI's layout.
-
-    That has 16 bits and three channels: red is x, green is y, each 64 * value + 32768; blue, which
-    is not looked at, says where flow is valid.
+    """Flow of the bytes of :func:`encode_flow`, or of a PNG in KITTI's layout (:func:`write_flow`).
 
     Raises:
-        ValueError: they are something else.
+        ValueError: they are something else, or damaged.
     """
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-    kind = None if pixels is None else (pixels.dtype, *pixels.shape[2:])
+    _check_png(data)
+    pixels = decode_image(data, cv2.IMREAD_UNCHANGED)
+    kind = (pixels.dtype, *pixels.shape[2:])
     if kind == (np.uint8,) and pixels.shape[1] % 4 == 0:
         flow = cv2.merge(np.hsplit(pixels, 4)).view("<i2").astype(np.float32)
     elif kind == (np.uint16, 3):
@@ -180,18 +173,54 @@ def decode_flow(data: bytes) -> np.ndarray:
     return flow
 
 
+def _quantize(flow: np.ndarray) -> np.ndarray:
+    """Flow times 64 in 16 bits (H, W, 2); ValueError when it is not finite flow."""
+    flow = np.asarray(flow)
+    if flow.ndim != 3 or flow.shape[2] != 2 or not flow.size or not np.isfinite(flow).all():
+        raise ValueError(f"not finite flow of shape (H, W, 2): {flow.dtype} {flow.shape}")
+    scaled = np.rint(flow * np.float32(_SCALE))
+    limits = np.iinfo(np.int16)
+    return np.clip(scaled, limits.min, limits.max, out=scaled).astype("<i2", order="C")
+
+
+def _encode_png(pixels: np.ndarray, options: list[int] = ()) -> bytes:
+    ok, data = cv2.imencode(".png", pixels, options)
+    assert ok
+    return data.tobytes()
+
+
+def _check_png(data: bytes) -> None:
+    """Compares the checksums of a PNG's chunks: OpenCV may decode a damaged one."""
+    if data[:8] != b"\x89PNG\r\n\x1a\n":
+        raise ValueError("not flow in a PNG file")
+    place = 8
+    while place < len(data):
+        length = int.from_bytes(data[place : place + 4], "big")
+        end = place + 8 + length
+        if int.from_bytes(data[end : end + 4], "big") != zlib.crc32(data[place + 4 : end]):
+            raise ValueError("a damaged PNG file: a checksum is wrong")
+        if data[place + 4 : place + 8] == b"IEND":
+            return
+        place = end + 4
+    raise ValueError("a PNG file that is cut off")
+
+
 def write_flow(path: str | os.PathLike, flow: np.ndarray) -> None:
-    """Writes :func:`encode_flow` of ``flow`` to ``path``, atomically.
+    """Writes ``flow`` to ``path`` as a 16-bit PNG, atomically; rounded as by :func:`encode_flow`.
+
+    The layout is KITTI's: red is x, green is y, each 64 * value + 32768; blue is 1 (valid).
 
     Raises:
-        ValueError: as :func:`encode_flow`.
+        ValueError: the array is not finite flow.
     """
-    data = encode_flow(flow)
-    write_bytes(path, data)
+    stored = _quantize(flow)
+    pixels = np.ones((*stored.shape[:2], 3), dtype=np.uint16)  # OpenCV's order: blue, green, red
+    pixels[..., :0:-1] = stored.astype(np.int32) + _KITTI_ZERO
+    write_bytes(path, _encode_png(pixels))
 
 
 def read_flow(path: str | os.PathLike) -> np.ndarray:
-    """The float32 (H, W, 2) flow that :func:`write_flow` stored.
+    """The float32 (H, W, 2) flow that :func:`write_flow` or the clip cache stored.
 
     Raises:
         ValueError: the file is missing, broken or something else; names it.

@@ -23,6 +23,7 @@ from a2d_d2.data.flow import check_flow_method, flow_to_input
 from a2d_d2.data.transforms import build_augmentations
 from a2d_d2.data.video import VideoError
 from a2d_d2.data.windows import check_window, make_window
+from a2d_d2.evaluation.predictions import check_mask
 from a2d_d2.modeling.classes import model_label_space, pair_index, pair_targets
 from a2d_d2.modeling.system import takes_clips
 from a2d_d2.modeling.temporal import temporal_radius
@@ -230,6 +231,8 @@ class ClipDatasetMapper:
         self, annotations: Sequence[dict], transforms: T.TransformList, size: tuple[int, int]
     ) -> Instances:
         """The ground truth of one key frame; instances that a crop has cut off are left out."""
+        for annotation in annotations if self.use_masks else ():
+            check_mask(annotation["segmentation"])  # which pycocotools would take as it is
         unused = () if self.use_masks else ("segmentation",)
         kept = [
             detection_utils.transform_instance_annotations(

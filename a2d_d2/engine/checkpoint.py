@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
 from torch import nn
 
 from a2d_d2.utils.files import atomic_path, atomic_stream, write_json
+from a2d_d2.utils.weights import SafeCheckpointer
 
 # Names of files: Detectron2's tag of the last checkpoint, and those before it, oldest first.
 LAST_CHECKPOINT = "last_checkpoint"
@@ -23,7 +23,7 @@ _PERIODIC = re.compile(r"model_\d{7}\.pth")
 logger = logging.getLogger(__name__)
 
 
-class RunCheckpointer(DetectionCheckpointer):
+class RunCheckpointer(SafeCheckpointer):
     """Detectron2's checkpointer for a run that may be killed at any moment.
 
     A file is written beside its name and renamed, ``last_checkpoint`` too.

@@ -14,6 +14,7 @@ from a2d_d2.engine.demo import CONFIG, full_demo_summary, settings_digest
 from a2d_d2.evaluation.tables import markdown_table
 from a2d_d2.utils.files import atomic_stream, write_bytes, write_json, write_text
 from a2d_d2.utils.repository import REPOSITORY, repository_path
+from a2d_d2.utils.weights import load_torch
 
 WEIGHTS, FACTS, CARD = "R18_FPN.pth", "model.json", "MODEL_CARD.md"
 
@@ -68,7 +69,7 @@ def write_half_weights(source: Path, target: Path) -> int:
     Returns:
         The number of values.
     """
-    weights = torch.load(source, map_location="cpu", weights_only=False)["model"]
+    weights = load_torch(source)["model"]
     half = {
         name: value.half() if value.is_floating_point() else value
         for name, value in weights.items()

@@ -163,8 +163,9 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Writes ``text`` to ``path`` as UTF-8, atomically."""
-    write_bytes(path, text.encode("utf-8"))
+    """Writes ``text`` to ``path`` as UTF-8, atomically; what is no text (a file name in another
+    encoding) as its escapes."""
+    write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
 
 
 def write_json(

@@ -350,3 +350,17 @@ def test_tool(release, tmp_path):
     failed = run()
     assert failed.returncode == 2
     assert "videoset.csv" in failed.stderr.strip().splitlines()[-1]
+
+
+def test_a_compressed_member_is_a_miss(tiny_release, tmp_path):
+    """It could stand for more than memory holds."""
+    prepare(tiny_release, tmp_path, splits=["test"])
+    path = sorted((tmp_path / "frames-jpeg95").iterdir())[0]
+    clip, frames = clip_path(tiny_release, path.stem), annotated_frames(tiny_release, path.stem)[:1]
+    assert ClipCache(tmp_path, None).read(clip, path.stem, frames) is not None
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    assert ClipCache(tmp_path, None).read(clip, path.stem, frames) is None
