@@ -136,23 +136,6 @@ def decode_mask(segmentation: dict) -> np.ndarray:
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
 
 
-def paint_mask(canvas: np.ndarray, segmentation: dict, value: int) -> None:
-    """Sets the pixels of a mask of the size (height, width), without making the mask.
-
-    Args:
-        canvas: (width * height,), the pixels column by column.
-        segmentation: COCO run-length encoding, as for :func:`decode_mask`.
-        value: of the pixels.
-
-    Raises:
-        ValueError: the encoding is malformed.
-    """
-    ends = np.cumsum(check_mask(segmentation))
-    # Every second run is inside; an encoding may end outside.
-    for start, end in zip(ends[::2].tolist(), ends[1::2].tolist(), strict=False):
-        canvas[start:end] = value
-
-
 def compress_mask(segmentation: dict) -> dict:
     """The same mask as :func:`encode_mask` writes it, which pycocotools is safe to read.
 

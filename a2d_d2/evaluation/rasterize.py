@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from a2d_d2.evaluation.predictions import FramePredictions, paint_mask
+from a2d_d2.evaluation.predictions import FramePredictions, decode_mask
 from a2d_d2.label_space import LabelSpace
 
 ACTOR_THRESHOLD = 0.7
@@ -45,11 +45,12 @@ def rasterize_instances(
     check_sizes(masks, size)
     actions, best = best_actions(predictions, label_space)
     painted = (predictions.scores >= actor_threshold) & (best >= action_threshold)
-    columns = np.zeros(size[0] * size[1], dtype=label_space.label_map_dtype)
+    label_map = np.zeros(size, dtype=label_space.label_map_dtype)
     for i in painting_order(predictions.scores, painted):
         if masks[i] is not None:
-            paint_mask(columns, masks[i], label_space.joint_id(predictions.actors[i], actions[i]))
-    return np.ascontiguousarray(columns.reshape(size[1], size[0]).T)
+            joint_id = label_space.joint_id(predictions.actors[i], actions[i])
+            label_map[decode_mask(masks[i])] = joint_id
+    return label_map
 
 
 def best_actions(
