@@ -55,8 +55,7 @@ class MixedPrecisionTrainer(SimpleTrainer):
         seed: makes what the model draws in a step (regions to train on) depend on the step alone,
             as a resumed training needs it; None leaves the generators alone.
         non_finite: what becomes of steps whose loss or gradient is not finite. They change neither
-            weights nor statistics, in no process. None: a NonFiniteSteps that ends the training at
-            the first one.
+            weights nor statistics, in no process. None: the first one is a FloatingPointError.
     """
 
     def __init__(
@@ -77,7 +76,7 @@ class MixedPrecisionTrainer(SimpleTrainer):
         self.max_grad_norm = max_grad_norm
         self.accumulate = accumulate
         self.seed = seed
-        self.non_finite = non_finite or NonFiniteSteps(Path(FOLDER), "", 0)
+        self.non_finite = non_finite
         self.scaler = torch.amp.GradScaler(self.device_type, enabled=precision == torch.float16)
 
     def run_step(self) -> None:
@@ -96,6 +95,8 @@ class MixedPrecisionTrainer(SimpleTrainer):
             if self.update():
                 return
             what = "gradient"
+        if self.non_finite is None:
+            raise FloatingPointError(f"the {what} is not finite at iteration={self.iter}")
         self.optimizer.zero_grad()
         for buffer, before in zip(self.model.buffers(), buffers, strict=True):
             buffer.copy_(before)
@@ -140,13 +141,15 @@ class MixedPrecisionTrainer(SimpleTrainer):
         return means, True
 
     def state_dict(self) -> dict:
-        own = {"scaler": self.scaler.state_dict(), "non_finite": self.non_finite.state_dict()}
+        own = {"scaler": self.scaler.state_dict()}
+        if self.non_finite is not None:
+            own["non_finite"] = self.non_finite.state_dict()
         return super().state_dict() | own
 
     def load_state_dict(self, state_dict: dict) -> None:
         super().load_state_dict(state_dict)
         self.scaler.load_state_dict(state_dict["scaler"])
-        if "non_finite" in state_dict:  # older checkpoints lack it
+        if self.non_finite is not None and "non_finite" in state_dict:  # older checkpoints lack it
             self.non_finite.load_state_dict(state_dict["non_finite"])
 
 
