@@ -1,11 +1,14 @@
 # make venv   set everything up in .venv (a second call does nothing)
 # make demo   generate a small release, train on it, evaluate, and make a page of results
 # make test   formatting, linting and all tests
+# make coverage   all tests, and the lines of the package that they run
 #
-# PYTHON=python3.12 chooses the interpreter, VENV=dir the place of the environment.
+# PYTHON=python3.12 chooses the interpreter, VENV=dir the place of the environment,
+# CONSTRAINTS=file the versions.
 
 PYTHON ?= python3
 VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 DEMO ?= demo
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
@@ -19,18 +22,18 @@ OPENCV_PROBE := import ctypes; [ctypes.CDLL(n) for n in ("libGL.so.1", "libgthre
 export A2D_D2_OPENCV ?= $(shell $(PYTHON) -c '$(OPENCV_PROBE)' 2>/dev/null \
 	&& echo opencv-python || echo opencv-python-headless)
 
-.PHONY: venv demo test lint clean
+.PHONY: venv demo test coverage lint clean
 
 venv: $(STAMP)
 
-$(STAMP): setup.py constraints.txt tools/install_detectron2.py
+$(STAMP): setup.py $(CONSTRAINTS) tools/install_detectron2.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 		|| { echo "Python 3.10 or newer is needed; set PYTHON=..." >&2; exit 1; }
 	@# Debian splits venv's own pip off; the interpreter's pip can put it there.
 	$(PYTHON) -m venv $(VENV) 2>/dev/null || { $(PYTHON) -m venv --without-pip $(VENV) \
 		&& $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[dev]'
+		--constraint $(CONSTRAINTS) --editable '.[dev]'
 	$(BIN)/python tools/install_detectron2.py
 	@touch $@
 	@echo "Environment ready: $(VENV)"
@@ -45,5 +48,13 @@ lint: venv
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+coverage: venv
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+	$(BIN)/coverage json --quiet -o output/coverage.json
+	@echo "Take the figures over: $(BIN)/python tools/update_readme.py --coverage output/coverage.json"
+
 clean:
-	rm -rf $(VENV) $(DEMO) output *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(DEMO) output *.egg-info .pytest_cache .ruff_cache .coverage*

@@ -50,5 +50,8 @@ setup(
     python_requires=">=3.10",
     install_requires=INSTALL_REQUIRES,
     # H.264 video of tools/predict_video.py where there is no ffmpeg.
-    extras_require={"video": ["av>=10"], "dev": ["hypothesis", "pytest", "pytest-timeout", "ruff"]},
+    extras_require={
+        "video": ["av>=10"],
+        "dev": ["coverage>=7.10", "hypothesis", "pytest", "pytest-timeout", "ruff"],
+    },
 )

@@ -8,6 +8,7 @@ from a2d_d2.engine.demo import SEED, full_demo_summary, settings_digest
 from a2d_d2.evaluation.tables import markdown_table
 from a2d_d2.experiments.tables import readme_block
 from a2d_d2.utils.files import write_json
+from a2d_d2.utils.reliability import coverage_figures, reliability_block
 
 
 def demo_block(summary: dict) -> str:
@@ -60,6 +61,8 @@ BLOCKS = {
     "r101": ("results/r101_step.json", step_block),
     "index": ("results/start.json", index_block),
     "experiments": ("results/synthetic/results.json", readme_block),
+    # A folder: of the files that are there, all of which may be missing.
+    "reliability": ("results/reliability", reliability_block),
 }
 # Left out while neither their results nor their markers are there.
 OPTIONAL = {"experiments"}
@@ -81,6 +84,26 @@ def take_over_demo(demo: Path, root: Path) -> None:
     )
 
 
+def take_over_coverage(report: Path, root: Path) -> None:
+    """Keeps the figures of ``make coverage`` in ``root/results``.
+
+    Raises:
+        ValueError: ``report`` is not the file that it writes.
+    """
+    try:
+        figures = coverage_figures(json.loads(report.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ValueError(f"{report}: {error}") from error
+    write_json(root / "results" / "reliability" / "coverage.json", figures)
+
+
+def _read_results(path: Path):
+    """A results file, or those of a folder by their names without suffix."""
+    if path.suffix:
+        return json.loads(path.read_text(encoding="utf-8"))
+    return {file.stem: _read_results(file) for file in sorted(path.glob("*.json"))}
+
+
 def update_readme(root: Path) -> str:
     """The text of ``root/README.md`` with every block written anew from its results file.
 
@@ -93,9 +116,9 @@ def update_readme(root: Path) -> str:
         begin, end = f"<!-- results:{name} -->", f"<!-- /results:{name} -->"
         if name in OPTIONAL and not path.exists() and begin not in text:
             continue
-        if not path.exists():
+        if path.suffix and not path.exists():
             raise ValueError(f"{path} does not exist; the README names the command that writes it")
-        block = write(json.loads(path.read_text(encoding="utf-8")))
+        block = write(_read_results(path))
         pattern = re.escape(begin) + ".*?" + re.escape(end)
         if not re.search(pattern, text, flags=re.DOTALL):
             raise ValueError(f"README.md has no block {begin} ... {end}")

@@ -66,8 +66,9 @@ BOTH = (51 + 50 * 2 / 3) / 101  # and those up to 1 at 2/3
 
 
 @pytest.mark.parametrize("shape", ["boxes", "masks"])
-def test_scores_by_hand(shape):
+def test_scores_by_hand(shape, capsys):
     scores = score(frame(DOGS, FOUND))
+    assert capsys.readouterr() == ("", "")  # no bar unless asked for
     assert list(scores) == ["protocol", "boxes", "masks", "per_class"]
     assert scores["protocol"] == "coco"
     # Ranks hit, miss, hit: both hits up to the threshold 0.75, the first alone at 0.80 to 0.95

@@ -159,6 +159,27 @@ def test_no_frames_and_empty_frames():
         assert means == {level: {"mAP": 0} for level in ("actor", "action", "joint")}
 
 
+def test_a_frame_with_truth_or_detections_alone():
+    box = [0, 0, 10, 10]
+    truth = [frame_truth((box, ADULT, CLIMBING)), frame_truth(), frame_truth((box, ADULT, NONE))]
+    found = [
+        frame_detections(),
+        frame_detections((box, ADULT, 0.9, {})),
+        frame_detections((box, ADULT, 0.8, {})),
+    ]
+    # One of two adults, behind a false one: the recalls 0 to 0.5 at precision 1/2.
+    _, per_class = detection_scores(truth, found, A2D)
+    assert per_class["actor"]["adult"] == pytest.approx(100 * 6 / 11 / 2)
+
+
+def test_many_detections_in_a_frame():
+    right = [0, 0, 10, 10]
+    wrong = [([20 * i, 50, 20 * i + 10, 60], ADULT, 0.9, {}) for i in range(99)]
+    truth = [frame_truth((right, ADULT, CLIMBING))]
+    found = [frame_detections(*wrong, (right, ADULT, 0.8, {}))]
+    assert detection_scores(truth, found, A2D)[1]["actor"]["adult"] == pytest.approx(1)
+
+
 def test_ious_equal_pycocotools(reference):
     rng = np.random.default_rng(0)
     boxes = np.concatenate([rng.uniform(0, 50, (2, 20, 2)), rng.uniform(0, 40, (2, 20, 2))], axis=2)
@@ -169,6 +190,8 @@ def test_ious_equal_pycocotools(reference):
     assert ious[3, 4] == pytest.approx(reference.iou(a[3], b[4]), abs=1e-12)
     empty = np.array([[5.0, 5, 5, 5]])
     assert box_iou(empty, empty) == 0
+    small = np.array([[0.0, 0, 0.5, 0.5]])
+    assert box_iou(small, small) == 1
 
 
 def boxes(rng, count):
@@ -234,3 +257,12 @@ def test_other_label_space_without_none():
     assert [means[level]["mAP"] for level in ("actor", "action", "joint")] == pytest.approx(
         [100, 50, 100]
     )
+
+
+def test_no_action_but_none():
+    space = LabelSpace.from_dict({"actors": ["a"], "actions": ["none"]})
+    truth = FrameTruth(np.array([[0.0, 0, 9, 9]]), np.array([0]), np.array([0]))
+    found = FrameDetections(truth.boxes, np.array([0]), np.array([1.0]), np.array([[1.0]]))
+    means, per_class = detection_scores([truth], [found], space)
+    assert means["action"]["mAP"] == 0
+    assert per_class["action"]["none"] == pytest.approx(100)

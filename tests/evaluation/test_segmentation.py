@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 
 from a2d_d2.evaluation import segmentation
-from a2d_d2.evaluation.segmentation import pixel_confusion, segmentation_scores
+from a2d_d2.evaluation.segmentation import (
+    class_names,
+    level_confusions,
+    pixel_confusion,
+    segmentation_scores,
+)
 from a2d_d2.label_space import LabelSpace
 
 A2D = LabelSpace.a2d()
@@ -97,3 +102,24 @@ def test_unknown_labels_are_refused(label):
 def test_sizes_must_agree():
     with pytest.raises(ValueError, match="3 x 2, the frame 2 x 3"):
         pixel_confusion(np.zeros((2, 3), int), np.zeros((3, 2), int), A2D)
+
+
+def test_the_first_of_several_unknown_labels_is_named():
+    with pytest.raises(ValueError, match="label 5 in the label map"):
+        pixel_confusion(np.zeros((1, 3), int), np.array([[255, 5, 20]]), A2D)
+
+
+def test_frames_of_one_pixel_and_of_none():
+    one = np.array([[11]])
+    assert pixel_confusion(one, one, A2D).sum() == 1
+    with pytest.raises(ValueError, match="the annotation has no pixels"):
+        pixel_confusion(one[:0], one[:0], A2D)
+    with pytest.raises(ValueError, match="no pixels to score"):
+        segmentation_scores(np.zeros((64, 64), int), A2D)
+
+
+def test_each_level_has_a_row_for_each_of_its_classes():
+    names, _ = class_names(A2D)
+    for level, confusion in level_confusions(np.ones((64, 64), int), A2D).items():
+        assert confusion.shape == (len(names[level]),) * 2
+        assert confusion.sum() == 64 * 64

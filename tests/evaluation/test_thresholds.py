@@ -52,6 +52,23 @@ def test_by_hand(tmp_path):
     assert _choose(path, entries[:2], **grids) == Thresholds(0.2, 0.0, 100.0)
     only_high = {"actor_grid": (0.8,), "action_grid": (0.6,)}
     assert _choose(path, entries, **only_high) == Thresholds(0.8, 0.6, pytest.approx(62.5))
+    # A score that is the threshold is painted.
+    equal = {"actor_grid": (0.6,), "action_grid": (0.5,)}
+    assert _choose(path, entries, **equal) == Thresholds(0.6, 0.5, 100.0)
+
+
+def test_the_grids_are_tenths_and_start_where_all_is_painted():
+    tenths = np.arange(1, 10) / 10
+    assert pytest.approx([0.05, *tenths]) == ACTOR_GRID
+    assert pytest.approx([0.0, *tenths]) == ACTION_GRID
+
+
+def test_progress_is_shown_unless_it_is_not_wanted(tmp_path, capsys):
+    frames = [(_write(tmp_path / "1.mat", [0]), parse_entries([], A2D))]
+    choose_thresholds(frames, A2D, progress=False)
+    assert capsys.readouterr().err == ""
+    choose_thresholds(frames, A2D)
+    assert "thresholds: 100%" in capsys.readouterr().err
 
 
 def test_the_choice_is_the_best_of_the_official_protocol(case):

@@ -59,12 +59,38 @@ def test_excluded_actors_do_not_count(small_cfg):
 @pytest.mark.parametrize("instances", [[regions([DOG], [1])], [empty()]])
 def test_nothing_to_count_gives_a_zero_with_a_graph(small_cfg, instances):
     head = make_head(small_cfg("MODEL.ROI_ACTION_HEAD.EXCLUDED_ACTORS", ["dog"]))
-    with EventStorage():
+    with EventStorage() as storage:
         loss = head(torch.randn(len(instances[0]), 3, 7, 7), instances)["loss_action"]
     loss.backward()
     assert loss == 0
+    assert not storage.latest()  # no accuracy of nothing
     for parameter in head.parameters():
         assert torch.equal(parameter.grad, torch.zeros_like(parameter))
+
+
+def test_one_region_counts(small_cfg):
+    head = make_head(small_cfg("MODEL.ROI_ACTION_HEAD.EXCLUDED_ACTORS", ["dog"]))
+    x = torch.randn(2, 3, 7, 7)
+    with EventStorage() as storage:
+        loss = head(x, [regions([DOG, ADULT], [1, 6])])["loss_action"]
+        accuracy = storage.latest()["action_head/accuracy"][0]
+    logits = head.predictor(head.layers(x).flatten(1))[1]
+    torch.testing.assert_close(loss, -logits.log_softmax(dim=0)[6])
+    assert accuracy == float(logits.argmax() == 6)
+
+
+def test_start_values(small_cfg):
+    head = build_action_head(small_cfg("MODEL.ROI_ACTION_HEAD.FC_DIM", 1024), INPUT)
+    assert head.predictor.weight.std().item() == pytest.approx(0.01, rel=0.05)
+    assert abs(head.predictor.weight.mean()) < 1e-3
+    assert not head.predictor.bias.any()
+
+
+@pytest.mark.parametrize("name", ["ActionHead", "HierarchicalActionHead"])
+def test_checkpoints_hold_weights_alone(small_cfg, name):
+    """What the config says is not read from a checkpoint, which may be of another config."""
+    head = build_action_head(small_cfg("MODEL.ROI_ACTION_HEAD.NAME", name), INPUT)
+    assert set(head.state_dict()) == {name for name, _ in head.named_parameters()}
 
 
 def test_zero_shot_leaves_the_other_losses_equal(small_model, make_clip, losses_of):

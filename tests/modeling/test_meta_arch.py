@@ -233,7 +233,7 @@ def test_prediction_does_not_depend_on_the_rest_of_the_batch(small_model, make_c
         assert_same(predict(model, [clip])[0], instances)
 
 
-def test_single_frame_path_is_detectron2s(small_model, small_cfg, make_clip, losses_of):
+def test_single_frame_path_is_detectron2s_bit_for_bit(small_model, small_cfg, make_clip, losses_of):
     options = (*FROZEN, "MODEL.ROI_HEADS.CANONICAL_BOX_SIZE", 224)
     model = small_model(*options, "MODEL.TEMPORAL.ENABLED", False)
     reference = build_model(
@@ -253,10 +253,26 @@ def test_single_frame_path_is_detectron2s(small_model, small_cfg, make_clip, los
         "width": 80,
     }
     clip |= {"height": 80, "width": 80}
-    assert_same(predict(model, [clip])[0], predict(reference, [image])[0])
+
+    def preprocess_image(inputs, original=reference.preprocess_image):
+        images = original(inputs)
+        images.tensor = images.tensor.contiguous(memory_format=torch.channels_last)
+        return images
+
+    # Of the same pixels in another layout, convolutions round differently.
+    reference.preprocess_image = preprocess_image
+    (found,), (expected,) = predict(model, [clip]), predict(reference, [image])
+    assert len(found) == len(expected) > 0
+    for name, value in expected.get_fields().items():
+        other = found.get(name)
+        if name == "pred_boxes":
+            value, other = value.tensor, other.tensor
+        assert torch.equal(value, other), name
     losses = losses_of(model, [clip])
-    for name, loss in losses_of(reference, [image]).items():
-        torch.testing.assert_close(losses[name], loss)
+    expected = losses_of(reference, [image])
+    assert {name: losses[name].item() for name in expected} == {
+        name: loss.item() for name, loss in expected.items()
+    }
 
 
 def test_frames_are_normalised_then_padded(small_model, make_clip):

@@ -8,7 +8,12 @@ import pytest
 from a2d_d2.engine.demo import FULL, MINIATURE, SEED, demo_settings, settings_digest
 from a2d_d2.experiments.tables import readme_block
 from a2d_d2.label_space import LabelSpace
-from a2d_d2.utils.readme import BLOCKS, demo_block, take_over_demo, update_readme
+from a2d_d2.utils.readme import (
+    BLOCKS,
+    demo_block,
+    take_over_demo,
+    update_readme,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,7 +68,7 @@ def test_a_missing_results_file_is_named(tmp_path):
 
 def test_the_experiments_come_once_their_results_are_there(tmp_path):
     for source, _ in BLOCKS.values():
-        if (ROOT / source).exists():
+        if (ROOT / source).is_file():
             (tmp_path / source).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / source).write_text((ROOT / source).read_text())
     names = [name for name in BLOCKS if name != "experiments"]
