@@ -95,7 +95,7 @@ def test_all_is_one_table(tool, monkeypatch, tmp_path):
     status, printed, _ = tool("all", "--quick", "--json", str(path))
     assert status == 0
     result = json.loads(path.read_text())
-    assert list(result["stages"]) == ["flow", "data", "eval", "index", "import"]
+    assert list(result["stages"]) == ["flow", "data", "train", "infer", "eval", "index", "import"]
     assert result["rows"] == [row for x in result["stages"].values() for row in x["rows"]]
     table = [line for line in printed.splitlines() if line.startswith("|")]
     assert len(table) == 2 + len(result["rows"])
