@@ -99,8 +99,8 @@ def run_campaign(
 ) -> dict[str, dict]:
     """Tries the mutants of modules and keeps what became of each in ``record``, a JSON file.
 
-    A result that is there already is kept, if it was of the same module and tests. Ctrl-C loses
-    the mutants in work alone.
+    A result that is there already is kept, if it was of the same module and tests. Ctrl-C waits for
+    the mutants in work.
 
     Args:
         root: the project's folder; it is copied, and nothing in it is changed.

@@ -19,16 +19,18 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 
-# What the child ends with: of pytest, and when it imported another package than the copy.
-_PASSED, _FAILED, _WRONG_PACKAGE = 0, 1, 70
+# Exit codes of a child: it imported another package than the copy, or could not be set up.
+_WRONG_PACKAGE, _BROKEN = 70, 71
 _MEMORY = 16 << 30  # bytes of address space beyond what was in use
 
 
 def main(modules: list[str]) -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what an import prints is no answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever asks
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for module in ["pytest", *modules]:
@@ -46,7 +48,13 @@ def _run(root: str, package: str, tests: list[str], cpu_seconds: float, seconds:
     with tempfile.TemporaryFile() as output:
         child = os.fork()
         if child == 0:
-            os._exit(_child(root, package, tests, cpu_seconds, output.fileno()))
+            code = _BROKEN
+            try:
+                code = _child(root, package, tests, cpu_seconds, output.fileno())
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)  # in no case does it go on as a second server
         status = _wait(child, start + seconds)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child, signal.SIGKILL)  # what a test may have left running
@@ -54,11 +62,9 @@ def _run(root: str, package: str, tests: list[str], cpu_seconds: float, seconds:
         text = output.read().decode("utf-8", errors="replace")
     now = resource.getrusage(resource.RUSAGE_CHILDREN)
     code = None if status is None else os.waitstatus_to_exitcode(status)
-    outcome = {_PASSED: "passed", _FAILED: "failed"}.get(code, "error")
-    if code is None or code == -signal.SIGXCPU:
-        outcome = "timed out"
-    elif code < 0:
-        outcome = "failed"  # a crash of the interpreter is noticed
+    # Failed are crashes of the interpreter and modules that cannot be imported, too.
+    outcomes = {0: "passed", None: "timed out", -signal.SIGXCPU: "timed out"}
+    outcome = outcomes.get(code, "error" if code in (_WRONG_PACKAGE, _BROKEN) else "failed")
     return {
         "outcome": outcome,
         "seconds": time.monotonic() - start,
@@ -81,15 +87,17 @@ def _wait(child: int, end: float) -> int | None:
 
 def _child(root: str, package: str, tests: list[str], cpu_seconds: float, output: int) -> int:
     os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     limit = int(cpu_seconds) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with open("/proc/self/statm", encoding="ascii") as stream:
-        mapped = int(stream.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (mapped + _MEMORY,) * 2)
+    if sys.platform == "linux":
+        with open("/proc/self/statm", encoding="ascii") as stream:
+            mapped = int(stream.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (mapped + _MEMORY,) * 2)
     os.chdir(root)
     sys.path.insert(0, root)
     os.environ["PYTHONPATH"] = root
@@ -99,8 +107,6 @@ def _child(root: str, package: str, tests: list[str], cpu_seconds: float, output
     import pytest
 
     code = int(pytest.main(["-x", "-p", "no:cacheprovider", "--rootdir", root, *tests]))
-    if code == pytest.ExitCode.INTERRUPTED:
-        code = _FAILED  # the mutated module, or a test file, cannot be imported
     loaded = sys.modules.get(package)
     if loaded is not None and not loaded.__file__.startswith(root + os.sep):
         sys.stdout.write(f"{package} was imported from {loaded.__file__}\n")

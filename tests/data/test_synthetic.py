@@ -15,6 +15,7 @@ import pytest
 from a2d_d2.data.synthetic import make_release
 from a2d_d2.data.synthetic.generate import Settings, plan_videos, stage_scene
 from a2d_d2.data.synthetic.motions import Body, phase_rates, pose_at, random_phases
+from a2d_d2.data.synthetic.pictures import write_pictures
 from a2d_d2.data.synthetic.scene import Camera, Scene, Stage
 from a2d_d2.label_space import LabelSpace
 
@@ -335,3 +336,20 @@ def _centroid_accuracy(features: np.ndarray, truth: np.ndarray) -> float:
     )
     distance = np.linalg.norm(features[half:, None] - centroids, axis=-1)
     return float((distance.argmin(axis=1) == truth[half:]).mean())
+
+
+# ---------------------------------------------------------------- the page about it
+
+
+def test_the_pictures_of_the_page_show_the_generator_as_it_is(tmp_path):
+    """tools/make_synthetic_a2d.py --contact-sheet docs/images writes them."""
+    documented = Path(__file__).parents[2] / "docs" / "images"
+    paths = write_pictures(tmp_path)
+    assert sorted(path.name for path in paths) == sorted(
+        path.name for path in documented.glob("synthetic_*.jpg")
+    )
+    for path in paths:
+        drawn, shown = (cv2.imread(str(p)) for p in (path, documented / path.name))
+        assert drawn.shape == shown.shape
+        # Versions of OpenCV may draw lines and letters a little differently.
+        assert cv2.absdiff(drawn, shown).mean() < 1

@@ -55,3 +55,12 @@ def test_a_users_mistake_is_one_line(error, capsys):
         run_tool(main)
     assert stop.value.code == 2
     assert capsys.readouterr().err == "error: clip.mp4 is broken\n"
+
+
+def test_the_traceback_of_a_mistake_can_be_had(monkeypatch):
+    def main():
+        raise ValueError("clip.mp4 is broken")
+
+    monkeypatch.setenv("A2D_D2_DEBUG", "1")
+    with pytest.raises(ValueError, match="clip.mp4 is broken"):
+        run_tool(main)

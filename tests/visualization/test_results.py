@@ -124,6 +124,11 @@ def test_wrong_inputs_are_named(tmp_path, tiny_release, records, predictions):
     training = write(tmp_path / "metrics.json", {"iteration": 1, "total_loss": 2.0})
     with pytest.raises(ValueError, match="metrics.json holds no scores; --metrics takes"):
         make(predictions, metrics_file=training)
+    Path(training).write_text("{")
+    with pytest.raises(ValueError, match="metrics.json holds no scores"):
+        make(predictions, metrics_file=training)
+    with pytest.raises(ValueError, match="cannot read .*nowhere.json: No such file"):
+        make(predictions, metrics_file=str(tmp_path / "nowhere.json"))
     for protocol in ("med-vt", "coco"):
         other = write(tmp_path / "other.json", {"protocol": protocol, "segmentation": {}})
         with pytest.raises(ValueError, match=f"other.json holds scores of protocol {protocol}"):
