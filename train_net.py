@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train or evaluate a model. Examples:
+"""Train or evaluate a model. SIGTERM ends it with a checkpoint and exit code 75. Examples:
 
     python train_net.py --config-file configs/a2d_R101_FPN.yaml --num-gpus 8 OUTPUT_DIR output/full
     python train_net.py --config-file configs/a2d_R101_FPN.yaml --resume OUTPUT_DIR output/full
@@ -26,7 +26,8 @@ from a2d_d2.utils.cli import run_tool
 
 def main(args: argparse.Namespace) -> None:
     """Trains, or with --eval-only evaluates, in one process of the job."""
-    cfg = setup_cfg(args.config_file, args.opts)
+    seed = [] if args.seed is None else ["SEED", str(args.seed)]
+    cfg = setup_cfg(args.config_file, [*args.opts, *seed])
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="a2d_d2")
     if args.eval_only:
@@ -37,6 +38,14 @@ def main(args: argparse.Namespace) -> None:
     train_stages(cfg, resume=args.resume)
 
 
+def parse_args() -> argparse.Namespace:
+    parser = default_argument_parser(__doc__)
+    parser.add_argument(
+        "--seed", type=int, help="the key SEED: two runs of one seed are equal on the CPU"
+    )
+    return parser.parse_args()
+
+
 if __name__ == "__main__":
-    arguments = default_argument_parser(__doc__).parse_args()
+    arguments = parse_args()
     run_tool(lambda: launch_main(main, arguments))

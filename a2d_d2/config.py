@@ -1,10 +1,8 @@
 """Configuration keys of the project, and the one function that sets a configuration up."""
 
 import os
-from collections.abc import Iterator
 
 import torch
-import yaml
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
@@ -12,6 +10,13 @@ from a2d_d2.data.registration import register_release
 from a2d_d2.label_space import LabelSpace
 from a2d_d2.modeling.classes import num_region_classes
 from a2d_d2.modeling.system import check_system
+from a2d_d2.utils.config_files import (
+    BASE_KEY,
+    flat_keys,
+    merge_file,
+    merge_options,
+    read_keys,
+)
 
 
 def add_a2d_config(cfg: CN) -> None:
@@ -24,8 +29,21 @@ def add_a2d_config(cfg: CN) -> None:
     # Largest norm of the gradient over all parameters together; 0 turns clipping off. The paper's
     # released code has 5.
     cfg.SOLVER.MAX_GRAD_NORM = 5.0
+    # Equal parts that a process cuts its share of IMS_PER_BATCH into; they go through the model one
+    # after the other, and their gradients are averaged. Memory is that of one part. Losses and
+    # batch statistics are of each part, as if it had a process of its own.
+    cfg.SOLVER.ACCUMULATE = 1
     # Type of the forward pass when SOLVER.AMP.ENABLED: "bfloat16" (CPU and GPU) or "float16" (GPU).
     cfg.SOLVER.AMP.PRECISION = "bfloat16"
+
+    # Number of periodic checkpoints (SOLVER.CHECKPOINT_PERIOD) that are kept, the newest ones; 0
+    # keeps all. With 1 there is none to go back to when the last one is broken.
+    cfg.SOLVER.CHECKPOINTS_KEPT = 3
+    # Number of steps of a run that may be left out because their loss or gradient is not finite;
+    # the next one ends the training. Each is written to OUTPUT_DIR/non_finite for replay.
+    cfg.SOLVER.MAX_SKIPPED_STEPS = 0
+    # Use deterministic kernels of torch where there are any, and warn where there are none (GPU).
+    cfg.SOLVER.DETERMINISTIC = False
 
     # How instances become one label map (README, "From instances to a label map"): instances below
     # either threshold are not painted. Inference thresholds of the paper's released code.
@@ -79,6 +97,10 @@ def _add_model_config(cfg: CN) -> None:
     # Box size in pixels that goes to pyramid level 4 in every region pooler (FPN, equation 1).
     # Small frames need a smaller one, or every region lands on the finest level.
     cfg.MODEL.ROI_HEADS.CANONICAL_BOX_SIZE = 224
+
+    # Keep of the backbones' residual blocks their inputs alone in training, and compute the rest a
+    # second time in the backward pass: the same gradients for less memory and more time.
+    cfg.MODEL.BACKBONE.RECOMPUTE = False
 
     # Two-stage refinement (section 4.3): what gives the boxes of a model without a mask head masks
     # at evaluation. A name in SEGMENTER_REGISTRY, "package.module:name", or "" for none.
@@ -142,21 +164,14 @@ def setup_cfg(config_file: str = "", opts: list[str] = ()) -> CN:
     under ``DATASETS.ROOT``, and MODEL.DEVICE falls back to the CPU where there is no GPU.
 
     Raises:
-        ValueError: names the wrong key and the file or option that holds it, or the keys that do
-            not go together.
+        ValueError: names the wrong key, the file or option that holds it and the nearest key, or
+            the keys that do not go together.
     """
     cfg = get_cfg()
     add_a2d_config(cfg)
-    mistakes = (KeyError, AssertionError, ValueError, TypeError, yaml.YAMLError)
-    try:
-        if config_file:
-            cfg.merge_from_file(config_file)
-    except mistakes as error:
-        raise ValueError(f"bad configuration file {config_file}: {error}") from error
-    try:
-        cfg.merge_from_list(list(opts))
-    except mistakes as error:
-        raise ValueError(f"bad option on the command line: {error}") from error
+    if config_file:
+        merge_file(cfg, config_file)
+    merge_options(cfg, list(opts))
     check_system(cfg)
     label_space = LabelSpace.load(cfg.DATASETS.LABEL_SPACE)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = num_region_classes(label_space, cfg.MODEL.CLASSES)
@@ -180,22 +195,10 @@ def system_options(path: str | os.PathLike) -> list[str]:
     Raises:
         ValueError: the file cannot be read or is no configuration; names it.
     """
-    try:
-        with open(path, encoding="utf-8") as stream:
-            values = yaml.safe_load(stream)
-    except OSError as error:
-        raise ValueError(f"cannot read configuration file {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"bad configuration file {path}: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"bad configuration file {path}: it holds no keys")
-    values.pop("_BASE_", None)
-    return [text for pair in _flat(values) for text in pair]
-
-
-def _flat(values: dict, prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value if isinstance(value, str) else repr(value)
+    values = read_keys(path)
+    values.pop(BASE_KEY, None)
+    return [
+        text
+        for key, value in flat_keys(values, path)
+        for text in (key, value if isinstance(value, str) else repr(value))
+    ]

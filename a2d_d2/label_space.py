@@ -8,16 +8,23 @@ At the border (annotations, label maps, predictions as PNG) stands the *joint id
 import colorsys
 import functools
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import yaml
+
+from a2d_d2.utils.untrusted import read_yaml
 
 A2D_ACTIONS = (
     *("climbing", "crawling", "eating", "flying", "jumping"),
     *("rolling", "running", "walking", "none"),
 )
+
+
+_KEYS = ("name", "actors", "actions", "valid", "coco")
+# Joint ids are stored in label maps of at most 16 bits, and scores keep a confusion of all pairs.
+_MAX_ID, _MAX_PAIRS = 2**16 - 1, 4096
 
 
 @dataclass(frozen=True)
@@ -40,19 +47,11 @@ class LabelSpace:
 
     def __post_init__(self):
         for kind, names in (("actors", self.actors), ("actions", self.actions)):
-            if not names:
-                raise ValueError(f"label space {self.name}: no {kind}")
-            for name in names:
-                if not isinstance(name, str) or not name:
-                    raise ValueError(
-                        f"label space {self.name}: {name!r} in {kind} is not a name; put names "
-                        "that YAML takes for something else (off, no, 12) in quotes"
-                    )
-            repeated = sorted({name for name in names if names.count(name) > 1})
-            if repeated:
-                raise ValueError(f"label space {self.name}: {kind} repeat {', '.join(repeated)}")
+            _check_names(self.name, kind, names)
+        _check_count(self.name, len(self.actors), len(self.actions))
+        able = {actor for actor, _ in self.valid_pairs}
         for i, name in enumerate(self.actors):
-            if i not in {actor for actor, _ in self.valid_pairs}:
+            if i not in able:
                 raise ValueError(f"label space {self.name}: {name} has no valid action")
         for name in self.coco_names:
             if name not in self.actors:
@@ -97,13 +96,7 @@ class LabelSpace:
         """
         if not path:
             return cls.a2d()
-        try:
-            with open(path, encoding="utf-8") as stream:
-                value = yaml.safe_load(stream)
-        except OSError as error:
-            raise ValueError(f"cannot read label space {path}: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"label space {path} is not valid YAML: {error}") from error
+        value = read_yaml(path, "label space")
         if not isinstance(value, dict):
             raise ValueError(f"label space {path}: expected the keys actors and actions")
         try:
@@ -115,9 +108,9 @@ class LabelSpace:
     def from_dict(cls, value: Mapping) -> "LabelSpace":
         """Makes a label space of the keys that :meth:`load` describes."""
         name = str(value.get("name", "custom"))
-        unknown = sorted(set(value) - {"name", "actors", "actions", "valid", "coco"})
+        unknown = [str(key) for key in value if key not in _KEYS]
         if unknown:
-            raise ValueError(f"label space {name}: unknown key {', '.join(map(str, unknown))}")
+            raise ValueError(f"label space {name}: unknown key {', '.join(sorted(unknown))}")
         for key in ("actors", "actions"):
             if not isinstance(value.get(key), list):
                 raise ValueError(f"label space {name}: {key} must be a list of names")
@@ -125,6 +118,8 @@ class LabelSpace:
             if not isinstance(value.get(key) or {}, dict):
                 raise ValueError(f"label space {name}: {key} must map actor names")
         actors, actions = tuple(value["actors"]), tuple(value["actions"])
+        for kind, names in (("actors", actors), ("actions", actions)):
+            _check_names(name, kind, names)
         valid = value.get("valid") or {}
         for actor, names in valid.items():
             if actor not in actors:
@@ -134,6 +129,7 @@ class LabelSpace:
             for action in names:
                 if action not in actions:
                     raise ValueError(f"label space {name}: {action!r} of {actor} is not an action")
+        _check_count(name, len(actors), len(actions))
         pairs = tuple(
             (i, j)
             for i, actor in enumerate(actors)
@@ -271,6 +267,35 @@ class LabelSpace:
             "valid": valid,
             "coco": dict(self.coco_names),
         }
+
+
+def _check_names(space: str, kind: str, names: Sequence[str]) -> None:
+    """ValueError where the names of actors or actions (``kind``) cannot be used."""
+    if not names:
+        raise ValueError(f"label space {space}: no {kind}")
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise ValueError(
+                f"label space {space}: {name!r} in {kind} is not a name; put names that YAML takes "
+                "for something else (off, no, 12) in quotes"
+            )
+        if not name.isprintable():
+            raise ValueError(
+                f"label space {space}: {name!r} in {kind} has characters that cannot be shown"
+            )
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise ValueError(f"label space {space}: {kind} repeat {', '.join(sorted(repeated))}")
+
+
+def _check_count(space: str, num_actors: int, num_actions: int) -> None:
+    """ValueError where there are more classes than ids."""
+    max_id = 10 ** len(str(num_actions)) * num_actors + num_actions
+    if max_id > _MAX_ID or num_actors * num_actions > _MAX_PAIRS:
+        raise ValueError(
+            f"label space {space}: {num_actors} actors with {num_actions} actions are too many: "
+            f"at most {_MAX_PAIRS} pairs, and joint ids up to {_MAX_ID}"
+        )
 
 
 def _index(names: Sequence[str], name: str, kind: str, space: str) -> int:

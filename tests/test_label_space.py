@@ -168,6 +168,12 @@ def test_pickles():
         ("actors: [a]\nactions: [x]\nvalid: {a: [y]}", "'y' of a is not an action"),
         ("actors: [a, b]\nactions: [x]\nvalid: {a: []}", "a has no valid action"),
         ("actors: [a]\nactions: [x]\ncoco: {b: dog}", "coco names 'b', not an actor"),
+        ("actors: [[a]]\nactions: [x]", "not a name"),
+        ("actors: [a]\nactions: [x]\n1: 2\nb: 3", "unknown key 1, b"),
+        ("actors: [a]\nactions: [x]\nactors: [b]", "'actors' is given twice"),
+        ('actors: ["a\\e[2J"]\nactions: [x]', "cannot be shown"),
+        (f"actors: [a]\nactions: {[f'x{i}' for i in range(5000)]}", "too many"),
+        ("actors: !!python/name:os.system", "not valid YAML"),
     ],
 )
 def test_mistakes_in_yaml_are_named(tmp_path, text, message):

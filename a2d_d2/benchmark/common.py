@@ -86,14 +86,26 @@ def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> float:
 
 def peak_bytes() -> int:
     """The largest resident memory that this process had so far."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # Not getrusage: on Linux its figure starts from that of the process that started this one.
-        found = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), flags=re.MULTILINE)
-        if found:
-            return int(found[1]) * 1024
+    # Not getrusage: on Linux its figure starts from that of the process that started this one.
+    if (found := _status_bytes("VmHWM")) is not None:
+        return found
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def resident_bytes() -> int:
+    """The resident memory of this process now; on other systems than Linux its peak."""
+    found = _status_bytes("VmRSS")
+    return peak_bytes() if found is None else found
+
+
+def _status_bytes(name: str) -> int | None:
+    """A figure of Linux about this process; None on another system."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    found = re.search(rf"^{name}:\s+(\d+) kB$", status.read_text(), flags=re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
 
 
 def peak_gpu_bytes() -> int | None:

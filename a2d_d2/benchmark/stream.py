@@ -18,7 +18,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import detector_postprocess
 from detectron2.structures import Instances
-from torch import nn
+from torch import Tensor, nn
 
 from a2d_d2.benchmark.common import (
     FRAMES_PER_SECOND,
@@ -35,7 +35,7 @@ from a2d_d2.benchmark.common import (
     synchronize,
 )
 from a2d_d2.data.video import write_frames
-from a2d_d2.data.windows import ClipWindow
+from a2d_d2.inference.aggregation import HeldFeatures, split_frames, temporal_steps
 from a2d_d2.inference.frames import FramePreparer, PreparedFrame
 from a2d_d2.inference.source import VideoSource
 from a2d_d2.inference.streaming import StreamingPredictor
@@ -77,10 +77,10 @@ def measure_stream(
     """Measures streaming, its parts, the naive way and Mask R-CNN on a generated video.
 
     Every way works off ``frames`` frames in each repeat, after a round to warm up. Streaming is
-    measured in the middle of the video, when its look-ahead and its queue are full. Its parts and
-    Mask R-CNN process as many frames at once as streaming does; the naive way runs clip by clip.
-    The input of Mask R-CNN and of the naive way is there already: they neither decode nor compute
-    flow.
+    measured in the middle of the video, when its look-ahead and its queue are full; the temporal
+    modules compute what is then missing, each step of theirs once a frame. Its parts and Mask R-CNN
+    process as many frames at once as streaming does; the naive way runs clip by clip. The input of
+    Mask R-CNN and of the naive way is there already: they neither decode nor compute flow.
 
     Args:
         cfg: of the model; no weights are loaded. ``TEST.DETECTIONS_PER_IMAGE`` is the number of
@@ -252,8 +252,9 @@ def _other_ways(
     What a part needs of the parts before it is computed here, once.
     """
     schedule, batch_size = predictor.schedule, predictor.batch_size
-    first = -schedule.offsets[0]  # the first frame with a full window
-    windows = [schedule.window(key, None) for key in range(first, first + batch_size)]
+    first = max(1, -schedule.offsets[0])  # the first frame with a full window and one before it
+    numbers = range(first, first + batch_size)
+    windows = [schedule.window(key, None) for key in numbers]
     prepare = FramePreparer(predictor.resize, predictor.flow_method, lambda _: True)
     decoded = list(islice(VideoSource(video), windows[-1].frames[-1] + 1))
     prepared = [prepare(*item) for item in decoded]
@@ -262,8 +263,9 @@ def _other_ways(
     batch = model.preprocess([clip])
     everything = model.preprocess([_clip(prepared, 0, [0])])
     features = model.extract_features(everything.images, everything.flow)
-    neighbours = torch.tensor([_neighbours(window) for window in windows], device=model.device)
-    fused = model.aggregate(features, neighbours)
+    held = HeldFeatures(temporal_steps(model, schedule))
+    held.add(range(len(prepared)), split_frames(features))
+    held.aggregate(range(first), len(prepared))  # what frames before these leave
     appearance = {level: x[first : first + batch_size] for level, x in features.appearance.items()}
     clips = [
         _clip([prepared[i] for i in window.frames], window.keys[0], window.neighbours[0])
@@ -272,6 +274,11 @@ def _other_ways(
     single_frames = [
         {"image": key.image, "height": clip["height"], "width": clip["width"]} for key in keys
     ]
+
+    def aggregate() -> dict[str, Tensor]:
+        return model.fuse(held.copy().aggregate(numbers, len(prepared)))
+
+    fused = aggregate()
 
     def detect() -> None:
         found = model.detect(appearance, fused, batch.key_sizes * batch_size)
@@ -292,7 +299,7 @@ def _other_ways(
         "normalise": lambda: model.preprocess([clip]),
         "appearance_backbone": lambda: model.backbone(batch.images),
         "flow_backbone": lambda: model.flow_backbone(batch.flow),
-        "temporal_and_fusion": lambda: model.aggregate(features, neighbours),
+        "temporal_and_fusion": aggregate,
         "detection": detect,
         "naive": naive,
         "mask_rcnn": mask_rcnn,
@@ -324,11 +331,6 @@ def _clip(frames: Sequence[PreparedFrame], key: int, neighbours: Sequence[int]) 
         "height": height,
         "width": width,
     }
-
-
-def _neighbours(window: ClipWindow) -> list[int]:
-    """The numbers of the frames around the key frame; -1 for none."""
-    return [-1 if i < 0 else window.frames[i] for i in window.neighbours[0]]
 
 
 # ---------------------------------------------------------------- figures

@@ -1,7 +1,9 @@
 """The loaders of training and testing, over Detectron2's own."""
 
+import difflib
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterable, Sequence
 
 from detectron2.config import CfgNode
@@ -12,6 +14,7 @@ from detectron2.data import (
     build_detection_train_loader,
     get_detection_dataset_dicts,
 )
+from detectron2.data.build import worker_init_reset_seed
 from detectron2.utils import comm
 from detectron2.utils.logger import log_first_n
 from torch.utils.data import DataLoader, Dataset
@@ -39,7 +42,14 @@ def build_train_loader(cfg: CfgNode) -> DataLoader:
     grouping = cfg.DATALOADER.ASPECT_RATIO_GROUPING
     groups = [int(grouping and record["width"] > record["height"]) for record in records]
     loader.dataset.sampler = ResumableBatches(loader.dataset.sampler, groups, loader.batch_size)
+    loader.worker_init_fn = _start_worker
     return loader
+
+
+def _start_worker(worker: int) -> None:
+    # A scheduler sends SIGTERM to the whole group; the trainer still needs its data.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    worker_init_reset_seed(worker)
 
 
 def start_at(loader: DataLoader, step: int) -> None:
@@ -51,9 +61,13 @@ def check_registered(key: str, names: Iterable[str]) -> None:
     """ValueError when a name of DATASETS.TRAIN or TEST (``key``) stands for nothing."""
     for name in names:
         if name not in DatasetCatalog:
+            own = ("a2d_train", "a2d_val", "a2d_test")
+            (nearest,) = difflib.get_close_matches(str(name), own, n=1, cutoff=0)
             raise ValueError(
                 f"{key} names {name!r}, which is not registered; use a2d_train, a2d_val or "
-                "a2d_test, or register it (a2d_d2.data.registration.register_release)"
+                f"a2d_test (the nearest is {nearest}), whose files DATASETS.ROOT names: "
+                "datasets/README.md says how to get A2D, tools/make_synthetic_a2d.py generates a "
+                "release; or register it (a2d_d2.data.registration.register_release)"
             )
 
 
@@ -112,6 +126,8 @@ def train_records(cfg: CfgNode) -> list[dict]:
     Raises:
         ValueError: no clip is there.
     """
+    if not cfg.DATASETS.TRAIN:
+        raise ValueError("DATASETS.TRAIN is empty; name a data set to train on, such as a2d_train")
     check_registered("DATASETS.TRAIN", cfg.DATASETS.TRAIN)
     records = get_detection_dataset_dicts(
         cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS

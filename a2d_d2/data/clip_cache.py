@@ -15,6 +15,7 @@ import json
 import os
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +32,9 @@ from a2d_d2.data.flow import (
 )
 from a2d_d2.data.layout import annotated_frames, clip_path, read_videoset
 from a2d_d2.data.video import select_frames
-from a2d_d2.utils.files import atomic_path
+from a2d_d2.utils.files import write_bytes
 from a2d_d2.utils.parallel import parallel_map
+from a2d_d2.utils.untrusted import decode_image
 
 _MANIFEST = "manifest.json"
 # Folder to OpenCV's suffix and parameters. JPEG keeps full colour resolution: at quality 95 it
@@ -48,8 +50,8 @@ FRAME_FORMATS = {
     ),
 }
 # What zipfile, json and the decoders raise on a file that is missing, broken or out of date.
-_BROKEN = (OSError, EOFError, LookupError, RuntimeError, TypeError, ValueError)
-_BROKEN += (struct.error, zipfile.BadZipFile)
+_BROKEN = (OSError, EOFError, LookupError, RuntimeError, TypeError, ValueError, AttributeError)
+_BROKEN += (ArithmeticError, struct.error, zipfile.BadZipFile, zlib.error)
 
 
 def iter_clip(
@@ -180,7 +182,7 @@ def prepare_clips(
                     clip=str(clip_path(root, video.video_id)),
                     video_id=video.video_id,
                     annotated=frozenset(key_frames),
-                    frames=_window_frames(key_frames, length, stride),
+                    frames=window_frames(key_frames, length, stride),
                     frame_path=_archive_path(cache, frame_folder, video.video_id),
                     flow_path=_archive_path(cache, _flow_folder(flow_method), video.video_id),
                     flow_method=flow_method,
@@ -216,7 +218,8 @@ class _Job:
     flow_method: str
 
 
-def _window_frames(key_frames: Iterable[int], length: int, stride: int) -> frozenset[int]:
+def window_frames(key_frames: Iterable[int], length: int, stride: int) -> frozenset[int]:
+    """The frames, 0-based, of the windows in whose middle a key frame stands."""
     reach = length // 2 * stride
     around = range(-reach, reach + 1, stride)
     return frozenset(key + d for key in key_frames for d in around if key + d >= 0)
@@ -288,14 +291,13 @@ def _write_archive(
         for index, content in members.items():
             archive.writestr(zipfile.ZipInfo(_member(index, path)), content)
         archive.writestr(zipfile.ZipInfo(_MANIFEST), json.dumps(manifest))
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data.getvalue())
+    write_bytes(path, data.getvalue())
 
 
 def _check_archive(path: Path, source: dict | None) -> _Stored | None:
     """What an archive holds; None when it is missing, broken or made from another video."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _open_archive(path) as archive:
             absent = _absent_frames(archive, source)
             if archive.testzip() is not None:
                 return None
@@ -310,7 +312,7 @@ def _read_archive(
 ) -> dict[int, np.ndarray] | None:
     """Index to decoded member; None when the archive lacks one, is broken or out of date."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _open_archive(path) as archive:
             absent = _absent_frames(archive, source)
             return {
                 index: decode(archive.read(_member(index, path)))
@@ -319,6 +321,15 @@ def _read_archive(
             }
     except _BROKEN:
         return None
+
+
+def _open_archive(path: Path) -> zipfile.ZipFile:
+    archive = zipfile.ZipFile(path)
+    # Members are stored as they are; a compressed one could stand for more than memory holds.
+    if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+        archive.close()
+        raise ValueError("a member is compressed")
+    return archive
 
 
 def _absent_frames(archive: zipfile.ZipFile, source: dict | None) -> frozenset[int]:
@@ -341,7 +352,4 @@ def _encode_image(image: np.ndarray, path: Path) -> bytes:
 
 
 def _decode_image(data: bytes) -> np.ndarray:
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        raise ValueError("not an image")
-    return image
+    return decode_image(data, cv2.IMREAD_COLOR)

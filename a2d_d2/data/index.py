@@ -7,9 +7,11 @@ time changed is read again, the others are not.
 """
 
 import hashlib
+import itertools
 import json
 import logging
 import os
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,11 +28,11 @@ from a2d_d2.data.layout import (
     frame_index_of,
     read_annotation,
 )
-from a2d_d2.utils.files import write_json
+from a2d_d2.utils.files import write_text
 from a2d_d2.utils.parallel import parallel_map
 
 # Raise it when the content of an entry changes: an index of another version is built anew.
-VERSION = 2
+VERSION = 3
 # For fewer files than this, starting processes costs more than reading in this one.
 _FEW_FILES = 200
 
@@ -71,7 +73,7 @@ def load_index(
             index = _reuse(path, found)  # another process may have written it meanwhile
             if _unread(index):
                 _read_missing(root, index, workers, progress)
-                write_json(path, {"version": VERSION, "videos": index}, indent=None)
+                _store(path, index)
     except (OSError, portalocker.LockException) as error:
         logger.warning(
             f"cannot store {path} ({error}), so every start reads all annotations; set "
@@ -111,19 +113,52 @@ def _reuse(path: Path, found: dict[str, list[dict]]) -> dict[str, list[dict]]:
     No index, one of another version and a damaged one all count as empty.
     """
     try:
-        stored = json.loads(path.read_bytes())
-        videos = stored["videos"] if stored["version"] == VERSION else {}
+        videos = _read_stored(path)
         known = {
             (video_id, *_state(entry)): entry
             for video_id, entries in videos.items()
             for entry in entries
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         known = {}
     return {
         video_id: [known.get((video_id, *_state(entry)), entry) for entry in entries]
         for video_id, entries in found.items()
     }
+
+
+def _store(path: Path, index: dict[str, list[dict]]) -> None:
+    videos = json.dumps(index)
+    head = f'{{"version": {VERSION}, "crc32": {zlib.crc32(videos.encode())}, "videos": '
+    write_text(path, f"{head}{videos}}}\n")
+
+
+def _read_stored(path: Path) -> dict[str, list[dict]]:
+    """The videos of a stored index whose checksum is right, else none."""
+    data = path.read_bytes()
+    start = data.index(b'"videos": ') + len(b'"videos": ')
+    videos = memoryview(data)[start:-2]
+    head = json.loads(data[:start] + b"0}")
+    if (head["version"], head["crc32"]) != (VERSION, zlib.crc32(videos)):
+        return {}
+    found = json.loads(bytes(videos))
+    if not all(_is_entry(entry) for entries in found.values() for entry in entries):
+        return {}
+    return found
+
+
+def _is_entry(entry: dict) -> bool:
+    """Whether an entry is made of what it should be; its run-length counts are not looked into."""
+    if "error" in entry:
+        return isinstance(entry["error"], str)
+    ids, boxes, counts = entry["ids"], entry["boxes"], entry["rles"]
+    numbers = [entry["height"], entry["width"], entry["box_faults"], *ids]
+    return (
+        len(ids) == len(boxes) == len(counts)
+        and all(len(box) == 4 for box in boxes)
+        and all(type(number) is int for number in itertools.chain(numbers, *boxes))
+        and all(type(text) is str for text in counts)
+    )
 
 
 def _state(entry: dict) -> tuple[int, int, int]:

@@ -22,6 +22,14 @@ BOX_TOLERANCE = 1.0
 _ONE_BASED = np.array([1.0, 1.0, 0.0, 0.0])
 _SPLITS = {number: split for split, number in USAGE.items()}
 _COLUMNS = ("height", "width", "number of frames", "number of annotated frames", "usage")
+# What the numbers of videoset.csv, and joint ids, may be at most; file names are at most 255 bytes.
+_MAX_NUMBER = 2**31 - 1
+_MAX_ID_BYTES = 200
+# An HDF5 file cannot hold more than this many bytes per byte of its own: deflate's best is 1032.
+_MAX_RATIO = 1100
+# What h5py raises on files that are something else or broken, in one place or another.
+_BROKEN = (OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError)
+_BROKEN += (ArithmeticError, MemoryError, EOFError)
 _REMEDY = "restore it from the data set; in the training split, deleting it leaves the frame out"
 
 
@@ -115,7 +123,7 @@ def parse_videoset(root: str | os.PathLike) -> tuple[list[VideoInfo], list[Relea
 
 
 def _is_header(row: Sequence[str]) -> bool:
-    return all(_number(text) is None for text in row[1:])
+    return len(row) == 9 and all(_number(text) is None for text in row[1:])
 
 
 def _number(text: str) -> float | None:
@@ -129,12 +137,16 @@ def _parse_row(row: Sequence[str]) -> VideoInfo:
     if len(row) != 9:
         raise ValueError(f"expected 9 columns, found {len(row)}")
     video_id = row[0]
-    if video_id in ("", ".", "..") or "/" in video_id or "\\" in video_id:
+    if (
+        video_id in ("", ".", "..")
+        or any(c in "/\\:" or not c.isprintable() for c in video_id)
+        or len(video_id.encode("utf-8", "replace")) > _MAX_ID_BYTES
+    ):
         raise ValueError(f"{video_id!r} cannot be a video id, which names files")
     numbers = []
     for name, text in zip(_COLUMNS, row[4:], strict=True):
         number = _number(text)
-        if number is None or number < 0 or not number.is_integer():
+        if number is None or not 0 <= number <= _MAX_NUMBER or not number.is_integer():
             raise ValueError(f"{name} must be a whole number, found {text!r}")
         numbers.append(int(number))
     height, width, num_frames, num_annotated, usage = numbers
@@ -228,7 +240,7 @@ def read_annotation(path: str | os.PathLike) -> FrameAnnotation:
         raise ReleaseError(f"{path}: {error}; {_REMEDY}", error.kind) from None
     except FileNotFoundError as error:
         raise ReleaseError(f"{path} does not exist; {_REMEDY}") from error
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+    except _BROKEN as error:
         raise ReleaseError(
             f"{path} is cut off or not a MATLAB v7.3 (HDF5) file ({error}); {_REMEDY}"
         ) from error
@@ -236,22 +248,49 @@ def read_annotation(path: str | os.PathLike) -> FrameAnnotation:
 
 def _read_array(file: h5py.File, name: str) -> np.ndarray:
     """A numeric field as HDF5 shows it; MATLAB's empty arrays have size 0."""
-    if not isinstance(file.get(name), h5py.Dataset):
-        raise ReleaseError(f"there is no {name}")
-    array = file[name][()]
-    if "MATLAB_empty" in file[name].attrs:  # then the value is the (MATLAB) shape
-        array = np.zeros(np.asarray(array, dtype=int)[::-1])
-    if not isinstance(array, np.ndarray | np.generic) or array.dtype.kind not in "biuf":
+    field = _get_field(file, name)
+    if field.shape is None or field.dtype.kind not in "biuf":
         raise ReleaseError(f"{name} does not hold numbers")
-    return np.asarray(array)
+    array = np.asarray(field[()])
+    if "MATLAB_empty" in field.attrs:  # then the value is the (MATLAB) shape
+        shape = array.ravel()[::-1].tolist()
+        if 0 not in shape or any(side != int(side) or side < 0 for side in shape):
+            raise ReleaseError(f"{name} is called empty and is not")
+        array = np.zeros([int(side) for side in shape])
+    return array
+
+
+def _get_field(file: h5py.File, name: str) -> h5py.Dataset:
+    """A field whose values lie in the file itself, no more of them than it can hold."""
+    link = file.get(name, getlink=True)
+    if link is None or isinstance(link, h5py.ExternalLink):
+        raise ReleaseError(f"there is no {name}" if link is None else f"{name} is another file's")
+    field = file[name]
+    if not isinstance(field, h5py.Dataset):
+        raise ReleaseError(f"there is no {name}")
+    if field.is_virtual or field.external:
+        raise ReleaseError(f"{name} is stored in another file")
+    if (field.size or 0) * field.dtype.itemsize > _MAX_RATIO * file.id.get_filesize():
+        raise ReleaseError(f"{name} claims {field.shape} values, more than its file can hold")
+    return field
 
 
 def _read_strings(file: h5py.File, name: str) -> list[str]:
     """The strings of a cell array: object references to character codes."""
-    references = file[name]
+    references = _get_field(file, name)
     if h5py.check_ref_dtype(references.dtype) is None:  # a char array: one string, in no cell
-        return ["".join(map(chr, references[()].ravel()))] if references.dtype.kind == "u" else []
-    return ["".join(map(chr, file[ref][()].ravel())) for ref in references[()].ravel()]
+        return [_text(references[()])] if references.dtype.kind == "u" else []
+    names = []
+    for reference in references[()].ravel():
+        codes = file[reference]
+        if not isinstance(codes, h5py.Dataset) or codes.dtype.kind != "u" or codes.size > 1000:
+            raise ReleaseError(f"{name} does not hold names")
+        names.append(_text(_get_field(file, codes.name)[()]))
+    return names
+
+
+def _text(codes: np.ndarray) -> str:
+    return "".join(map(chr, codes.ravel().tolist()))
 
 
 def _assemble(
@@ -262,10 +301,10 @@ def _assemble(
     names: list[str],
 ) -> FrameAnnotation:
     """Checks the raw fields against each other and turns them to (H, W) axes."""
-    if label_map.ndim != 2 or not _is_whole(label_map) or label_map.min(initial=0) < 0:
+    if label_map.ndim != 2 or not label_map.size or not _is_id(label_map):
         raise ReleaseError("reS_id is not a (W, H) map of joint ids")
-    if not _is_whole(ids):
-        raise ReleaseError("an id is not a whole number", "invalid_id")
+    if not _is_id(ids):
+        raise ReleaseError("an id is not a whole number from 0 up", "invalid_id")
     ids = ids.ravel().astype(np.int64).tolist()
     if masks.size == 0:
         masks = np.zeros((0, *label_map.shape), dtype=bool)
@@ -299,6 +338,8 @@ def _assemble(
     own_boxes = np.zeros((len(ids), 4))
     own_boxes[~empty] = mask_boxes(masks[~empty]) - _ONE_BASED
     if empty.any():
+        if not (np.abs(boxes[empty]) <= _MAX_NUMBER).all():
+            raise ReleaseError("the box of an instance with an empty mask is no box", "mask_empty")
         own_boxes[empty] = boxes[empty]
     return FrameAnnotation(
         label_map=np.ascontiguousarray(label_map.T, dtype=np.int32),
@@ -310,8 +351,11 @@ def _assemble(
     )
 
 
-def _is_whole(array: np.ndarray) -> bool:
-    return array.dtype.kind != "f" or bool(np.isfinite(array).all() and (array % 1 == 0).all())
+def _is_id(array: np.ndarray) -> bool:
+    """Whether all values are whole numbers that an id can be, none of which a cast would change."""
+    if array.dtype.kind == "f" and not (np.isfinite(array).all() and (array % 1 == 0).all()):
+        return False
+    return not array.size or bool(array.min() >= 0 and array.max() <= _MAX_NUMBER)
 
 
 def box_faults(annotation: FrameAnnotation) -> list[ReleaseError]:

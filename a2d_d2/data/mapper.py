@@ -23,6 +23,7 @@ from a2d_d2.data.flow import check_flow_method, flow_to_input
 from a2d_d2.data.transforms import build_augmentations
 from a2d_d2.data.video import VideoError
 from a2d_d2.data.windows import check_window, make_window
+from a2d_d2.evaluation.predictions import check_mask
 from a2d_d2.modeling.classes import model_label_space, pair_index, pair_targets
 from a2d_d2.modeling.system import takes_clips
 from a2d_d2.modeling.temporal import temporal_radius
@@ -173,10 +174,12 @@ class ClipDatasetMapper:
             for i in window.frames
         ]
         clip = {key: record[key] for key in _KEPT}
-        clip["image"] = _to_tensor(images)
+        clip["image"] = frames_to_tensor(images)
         if self.flow_method is not None:
-            flows = [flow_to_input(transforms.apply_flow(frames[i][1])) for i in window.frames]
-            clip["flow"] = _to_tensor(flows)
+            motion = np.empty((len(images), 3, *size), dtype=np.float32)
+            for i, out in zip(window.frames, motion, strict=True):
+                flow_to_input(transforms.apply_flow(frames[i][1]), out)
+            clip["flow"] = torch.from_numpy(motion)
         if self.keep_frame:
             clip["frame"] = frames[key_frame][0]
         clip["frame_indices"] = list(window.frames)
@@ -228,6 +231,8 @@ class ClipDatasetMapper:
         self, annotations: Sequence[dict], transforms: T.TransformList, size: tuple[int, int]
     ) -> Instances:
         """The ground truth of one key frame; instances that a crop has cut off are left out."""
+        for annotation in annotations if self.use_masks else ():
+            check_mask(annotation["segmentation"])  # which pycocotools would take as it is
         unused = () if self.use_masks else ("segmentation",)
         kept = [
             detection_utils.transform_instance_annotations(
@@ -298,10 +303,13 @@ class FrameDatasetMapper:
         return frame
 
 
-def _to_tensor(images: Sequence[np.ndarray]) -> torch.Tensor:
-    """F images (H, W, C) as one tensor (F, C, H, W)."""
+def frames_to_tensor(images: Sequence[np.ndarray]) -> torch.Tensor:
+    """F images (H, W, C) of one size as one tensor (F, C, H, W)."""
     height, width, channels = images[0].shape
     stacked = np.empty((len(images), channels, height, width), dtype=images[0].dtype)
-    for plane, image in zip(stacked, images, strict=True):
-        plane[:] = image.transpose(2, 0, 1)
+    for planes, image in zip(stacked, images, strict=True):
+        if image.strides[1] < 0:  # flipped without a copy: OpenCV's copy is faster than NumPy's
+            image = cv2.flip(image[:, ::-1], 1)
+        for plane, channel in zip(planes, cv2.split(image), strict=True):
+            plane[:] = channel
     return torch.from_numpy(stacked)

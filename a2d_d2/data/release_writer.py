@@ -12,12 +12,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import h5py
 import numpy as np
 
 from a2d_d2.label_space import LabelSpace
-from a2d_d2.utils.files import atomic_path, write_text
+from a2d_d2.utils.files import write_bytes, write_image, write_text
 
 CLIP_FOLDER = "clips320H"
 ANNOTATION_FOLDER = "Annotations/mat"
@@ -93,14 +92,15 @@ def write_annotation(
         "reS_id": label_map.T,
         "id": np.asarray(joint_ids, dtype=np.float64).reshape(1, -1),
     }
-    with atomic_path(path) as temporary:
-        with h5py.File(temporary, "w", userblock_size=_USER_BLOCK, libver="earliest") as file:
-            for name, value in fields.items():
-                options = {"compression": "gzip", "compression_opts": 3} if value.size > 64 else {}
-                _write_array(file, name, value, **options)
-            _write_strings(file, "class", names)
-        with open(temporary, "r+b") as stream:
-            stream.write(_matlab_header())
+    data = io.BytesIO()  # on a full disk HDF5 can crash the interpreter
+    with h5py.File(data, "w", userblock_size=_USER_BLOCK, libver="earliest") as file:
+        for name, value in fields.items():
+            options = {"compression": "gzip", "compression_opts": 3} if value.size > 64 else {}
+            _write_array(file, name, value, **options)
+        _write_strings(file, "class", names)
+    data.seek(0)
+    data.write(_matlab_header())
+    write_bytes(path, data.getvalue())
 
 
 def write_color_map(
@@ -108,9 +108,7 @@ def write_color_map(
 ) -> None:
     """Writes an (H, W) map of joint ids as the RGB-coded PNG of ``Annotations/col``, atomically."""
     bgr = label_space.palette[np.asarray(label_map)][..., ::-1]
-    with atomic_path(path) as temporary:
-        if not cv2.imwrite(str(temporary), bgr):
-            raise OSError(f"cannot write {path}")
+    write_image(path, bgr)
 
 
 def mask_boxes(masks: np.ndarray) -> np.ndarray:

@@ -19,12 +19,29 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     In training a crop (CROP), a resize to one of several sizes (MIN_SIZE_TRAIN, MAX_SIZE_TRAIN), a
     flip (RANDOM_FLIP) and a change of colour (COLOR_JITTER); in testing a resize.
     """
-    augmentations = detection_utils.build_augmentation(cfg, is_train)
+    augmentations = [
+        SkippedIfSame(x) if isinstance(x, T.ResizeShortestEdge) else x
+        for x in detection_utils.build_augmentation(cfg, is_train)
+    ]
     if is_train and cfg.INPUT.CROP.ENABLED:
         augmentations.insert(0, T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
     if is_train and cfg.INPUT.COLOR_JITTER:
         augmentations.append(ColorJitter(cfg.INPUT.COLOR_JITTER))
     return augmentations
+
+
+class SkippedIfSame(T.Augmentation):
+    """A resize that does nothing where a frame has the size already, instead of copying it."""
+
+    def __init__(self, resize: T.Augmentation):
+        super().__init__()
+        self.resize = resize
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        transform = self.resize.get_transform(image)
+        # The transform is none already where the config asks for no resize.
+        size = getattr(transform, "new_h", None), getattr(transform, "new_w", None)
+        return T.NoOpTransform() if size == image.shape[:2] else transform
 
 
 class ColorJitter(T.Augmentation):
@@ -80,12 +97,16 @@ class ColorTransform(T.Transform):
 
 @T.HFlipTransform.register_type("flow")
 def _flip_flow_horizontally(transform: T.HFlipTransform, flow: np.ndarray) -> np.ndarray:
-    return transform.apply_image(flow) * np.float32([-1, 1])
+    flipped = cv2.flip(flow, 1)
+    np.negative(flipped[..., 0], out=flipped[..., 0])
+    return flipped
 
 
 @T.VFlipTransform.register_type("flow")
 def _flip_flow_vertically(transform: T.VFlipTransform, flow: np.ndarray) -> np.ndarray:
-    return transform.apply_image(flow) * np.float32([1, -1])
+    flipped = cv2.flip(flow, 0)
+    np.negative(flipped[..., 1], out=flipped[..., 1])
+    return flipped
 
 
 @T.ResizeTransform.register_type("flow")

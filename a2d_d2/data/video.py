@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from a2d_d2.utils.files import atomic_path
+from a2d_d2.utils.untrusted import MAX_PIXELS
 
 # Broken files are reported by VideoError: keep FFmpeg and OpenCV from writing to the console too.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -97,6 +98,11 @@ def grab_frames(path: str | os.PathLike) -> Iterator[cv2.VideoCapture]:
         raise VideoError(f"there is no video {path}; check the path, or get the file again")
     capture = _open(path)
     try:
+        width, height = (
+            capture.get(side) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+        )
+        if width * height > MAX_PIXELS:
+            raise VideoError(f"{path} announces {width:.0f} x {height:.0f} pixels: broken")
         if not capture.grab():
             raise undecodable(path)
         yield capture
@@ -120,7 +126,7 @@ def write_frames(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: flo
         fps: frames per second.
 
     Raises:
-        OSError: this OpenCV cannot.
+        OSError: this OpenCV cannot, or the disk is full.
     """
     writer = None
     with atomic_path(path) as temporary:
@@ -137,6 +143,8 @@ def write_frames(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: flo
             if writer is not None:
                 writer.release()
         assert writer is not None, "a video has at least one frame"
+        if not _open(temporary).isOpened():  # the writer says nothing; its index comes last
+            raise OSError(f"cannot write {path}: the encoder failed; is the disk full?")
 
 
 def _open(path: str | os.PathLike) -> cv2.VideoCapture:
@@ -145,7 +153,10 @@ def _open(path: str | os.PathLike) -> cv2.VideoCapture:
 
 
 def _retrieve(capture: cv2.VideoCapture, path: str | os.PathLike) -> np.ndarray:
-    ok, frame = capture.retrieve()
-    if not ok:
+    try:
+        ok, frame = capture.retrieve()
+    except cv2.error as error:
+        raise undecodable(path) from error
+    if not ok or frame is None or not frame.size:
         raise undecodable(path)
     return frame

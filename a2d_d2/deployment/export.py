@@ -46,7 +46,7 @@ from a2d_d2.modeling.meta_arch import ActorActionRCNN, FrameFeatures
 from a2d_d2.modeling.start_weights import load_trained_weights
 from a2d_d2.modeling.system import takes_clips
 from a2d_d2.modeling.temporal import temporal_radius
-from a2d_d2.utils.files import atomic_path, write_json
+from a2d_d2.utils.files import atomic_stream, write_json
 
 # Only ``features.pt`` has these parts of the network; all others are in ``detect.pt`` alone.
 BACKBONES = ("backbone", "flow_backbone")
@@ -109,8 +109,8 @@ def export_model(cfg: CfgNode, output: str | os.PathLike, *, height: int, width:
     output = Path(output)
     files = {"features": "features.pt", "detect": "detect.pt"}
     for name, file in files.items():
-        with atomic_path(output / file) as temporary, _without_warnings():
-            torch.jit.save(getattr(programs, name), str(temporary))
+        with atomic_stream(output / file) as stream, _without_warnings():
+            torch.jit.save(getattr(programs, name), stream)
     description = {
         "programs": files,
         "features": programs.feature_names,

@@ -1,6 +1,7 @@
 """Starting a main function in one process or many: Detectron2's launch, or torchrun's processes."""
 
 import argparse
+import contextlib
 import os
 import re
 from collections.abc import Callable
@@ -8,10 +9,15 @@ from collections.abc import Callable
 import torch
 from detectron2.engine import launch
 from detectron2.utils import comm
-from torch.multiprocessing import ProcessRaisedException
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+
+from a2d_d2.engine.stop import STOPPED, Stopped, passing_on
 
 # The last line of a traceback that a user's mistake leaves in a process.
-USER_ERROR = re.compile(r"(?:[\w.]*\.)?(?:ValueError|ReleaseError|VideoError): (.*)")
+USER_ERROR = re.compile(
+    r"(?:[\w.]*\.)?"
+    r"(?:ValueError|ReleaseError|VideoError|OSError|PermissionError|FileNotFoundError): (.*)"
+)
 
 
 def launch_main(main: Callable, args: argparse.Namespace) -> None:
@@ -22,23 +28,29 @@ def launch_main(main: Callable, args: argparse.Namespace) -> None:
 
     Raises:
         ValueError: a user's mistake, also when one of several processes found it.
+        Stopped: SIGTERM came, which every process gets.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
-        try:
-            launch(
-                main,
-                args.num_gpus,
-                num_machines=args.num_machines,
-                machine_rank=args.machine_rank,
-                # Detectron2's default is one port for each user: two trainings would meet there.
-                dist_url=args.dist_url if args.num_machines > 1 else "auto",
-                args=(args,),
-            )
-        except ProcessRaisedException as error:
-            last = str(error).strip().splitlines()[-1]
-            if match := USER_ERROR.match(last):
-                raise ValueError(match[1]) from error
-            raise
+        with passing_on() if args.num_gpus > 1 else contextlib.nullcontext():
+            try:
+                launch(
+                    main,
+                    args.num_gpus,
+                    num_machines=args.num_machines,
+                    machine_rank=args.machine_rank,
+                    # Detectron2's default is one port a user: two trainings would meet there.
+                    dist_url=args.dist_url if args.num_machines > 1 else "auto",
+                    args=(args,),
+                )
+            except ProcessRaisedException as error:
+                last = str(error).strip().splitlines()[-1]
+                if match := USER_ERROR.match(last):
+                    raise ValueError(match[1]) from error
+                raise
+            except ProcessExitedException as error:
+                if error.exit_code == STOPPED:
+                    raise Stopped from error
+                raise
         return
     has_gpu = torch.cuda.is_available()
     if has_gpu:

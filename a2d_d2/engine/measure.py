@@ -54,24 +54,26 @@ def stand_in_weights(depth: int, folder: Path) -> tuple[Path, Path]:
     return coco, imagenet
 
 
-def random_clip(cfg: CfgNode, height: int, width: int, seed: int = 0) -> dict:
-    """A clip as the mapper makes it, of noise, with two instances on its key frame."""
+def random_clip(cfg: CfgNode, height: int, width: int, seed: int = 0, instances: int = 2) -> dict:
+    """A clip as the mapper makes it, of noise, with instances side by side on its key frame."""
     random = np.random.default_rng(seed)
     length = cfg.INPUT.CLIP.LENGTH
     window = make_window(
         100, 200, length=length, stride=cfg.INPUT.CLIP.STRIDE, radius=temporal_radius(cfg)
     )
     shape = (len(window.frames), 3, height, width)
-    masks = torch.zeros(2, height, width, dtype=torch.bool)
-    masks[0, height // 4 : height // 2, width // 4 : width // 2] = True
-    masks[1, height // 2 : height - 8, width // 2 : width - 8] = True
+    masks = torch.zeros(instances, height, width, dtype=torch.bool)
+    for i, mask in enumerate(masks):
+        left, right = (width * k // instances for k in (i, i + 1))
+        mask[height // 4 : height * 3 // 4, left : right - (right - left) // 4] = True
     truth = Instances((height, width))
     truth.gt_masks = BitMasks(masks)
     truth.gt_boxes = truth.gt_masks.get_bounding_boxes()
     truth.gt_boxes = Boxes(truth.gt_boxes.tensor.float())
     pairs = LabelSpace.load(cfg.DATASETS.LABEL_SPACE).valid_pairs
-    truth.gt_classes = torch.tensor([pairs[0][0], pairs[-1][0]])
-    truth.gt_actions = torch.tensor([pairs[0][1], pairs[-1][1]])
+    chosen = [pairs[-(i % 2)] for i in range(instances)]
+    truth.gt_classes = torch.tensor([actor for actor, _ in chosen])
+    truth.gt_actions = torch.tensor([action for _, action in chosen])
     return {
         "image": torch.from_numpy(random.integers(0, 256, shape, dtype=np.uint8)),
         "flow": torch.from_numpy(random.normal(0, 2, shape).astype(np.float32)),

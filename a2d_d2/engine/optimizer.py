@@ -27,7 +27,7 @@ def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimiz
     if cfg.SOLVER.OPTIMIZER == "SGD":
         momentum = cfg.SOLVER.MOMENTUM
         return torch.optim.SGD(
-            params, momentum=momentum, nesterov=cfg.SOLVER.NESTEROV, foreach=True, **settings
+            params, momentum=momentum, nesterov=cfg.SOLVER.NESTEROV, fused=True, **settings
         )
     if cfg.SOLVER.OPTIMIZER == "ADAMW":
         return torch.optim.AdamW(params, fused=True, **settings)

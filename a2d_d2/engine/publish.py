@@ -12,8 +12,9 @@ from a2d_d2.config import setup_cfg
 from a2d_d2.data.synthetic.generate import GENERATOR_VERSION
 from a2d_d2.engine.demo import CONFIG, full_demo_summary, settings_digest
 from a2d_d2.evaluation.tables import markdown_table
-from a2d_d2.utils.files import atomic_path, write_json, write_text
+from a2d_d2.utils.files import atomic_stream, write_bytes, write_json, write_text
 from a2d_d2.utils.repository import REPOSITORY, repository_path
+from a2d_d2.utils.weights import load_torch
 
 WEIGHTS, FACTS, CARD = "R18_FPN.pth", "model.json", "MODEL_CARD.md"
 
@@ -54,8 +55,7 @@ def publish_demo_model(demo: Path, output: Path) -> None:
         "segmentation": scores["segmentation"],
         "detection": scores["detection"],
     }
-    with atomic_path(output / WEIGHTS) as temporary:
-        temporary.write_bytes(data)
+    write_bytes(output / WEIGHTS, data)
     write_json(output / FACTS, facts)
     write_text(output / CARD, model_card(facts))
 
@@ -69,13 +69,13 @@ def write_half_weights(source: Path, target: Path) -> int:
     Returns:
         The number of values.
     """
-    weights = torch.load(source, map_location="cpu", weights_only=False)["model"]
+    weights = load_torch(source)["model"]
     half = {
         name: value.half() if value.is_floating_point() else value
         for name, value in weights.items()
     }
-    with atomic_path(target) as temporary:
-        torch.save({"model": half}, temporary)
+    with atomic_stream(target) as stream:
+        torch.save({"model": half}, stream)
     return sum(value.numel() for value in half.values())
 
 

@@ -7,12 +7,10 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 
+from a2d_d2.engine.checkpoint import FINAL_MODEL, LAST_CHECKPOINT
 from a2d_d2.engine.trainer import ActorActionTrainer
 
-# Folder of the first stage in OUTPUT_DIR, and Detectron2's names of what a training leaves.
-ACTOR_STAGE = "actor_stage"
-LAST_CHECKPOINT = "last_checkpoint"
-FINAL_MODEL = "model_final"
+ACTOR_STAGE = "actor_stage"  # folder of the first stage in OUTPUT_DIR
 
 
 def training_stages(cfg: CfgNode) -> list[CfgNode]:
@@ -68,8 +66,10 @@ def train_stages(cfg: CfgNode, *, resume: bool) -> None:
 def _train(cfg: CfgNode, *, resume: bool, is_last: bool) -> None:
     trainer = ActorActionTrainer(cfg)
     trainer.resume_or_load(resume=resume)
-    if is_last or trainer.start_iter < trainer.max_iter:
-        trainer.train()
-    elif os.path.basename(trainer.checkpointer.get_checkpoint_file()) != f"{FINAL_MODEL}.pth":
+    source = trainer.resumed_from
+    is_done = source is not None and trainer.start_iter >= trainer.max_iter
+    if is_done and os.path.basename(source) != f"{FINAL_MODEL}.pth":
         # Stopped after its last step, before its final model was whole.
         trainer.checkpointer.save(FINAL_MODEL, iteration=trainer.start_iter - 1)
+    if is_last or not is_done:
+        trainer.train()

@@ -3,15 +3,15 @@
 import contextlib
 import functools
 import json
+import logging
 import math
 import os
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import DefaultTrainer, SimpleTrainer, create_ddp_model, hooks
@@ -23,7 +23,13 @@ from torch import nn
 
 from a2d_d2.data.build import build_test_loader, build_train_loader, check_registered, start_at
 from a2d_d2.data.stream import derived_seed
+from a2d_d2.engine.checkpoint import RunCheckpointer
+from a2d_d2.engine.non_finite import FOLDER, NonFiniteSteps, generator_states
 from a2d_d2.engine.optimizer import build_optimizer
+from a2d_d2.engine.precision import autocast, precision
+from a2d_d2.engine.ranks import any_process, without_ddp
+from a2d_d2.engine.step import add_mean, parts_of, training_losses
+from a2d_d2.engine.stop import StopRequest
 from a2d_d2.evaluation.evaluators import ActorActionEvaluator, DetectorEvaluators
 from a2d_d2.modeling.start_weights import load_start_weights
 from a2d_d2.modeling.system import predicts_actions, takes_clips
@@ -31,8 +37,8 @@ from a2d_d2.segmenters.second_stage import SecondStage, SegmentingEvaluator
 from a2d_d2.utils.files import write_json
 from a2d_d2.visualization.evaluator import QualitativeFrames
 
+EVALUATION_DUE = "evaluation_due"  # in a checkpoint that was written before an evaluation
 WRITER_PERIOD = 20  # steps between lines of metrics.json and of the log, Detectron2's default
-PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class MixedPrecisionTrainer(SimpleTrainer):
@@ -44,8 +50,12 @@ class MixedPrecisionTrainer(SimpleTrainer):
     Args:
         precision: type of the forward pass; None is float32, float16 scales the loss too.
         max_grad_norm: largest norm of the gradient; 0 leaves it alone.
+        accumulate: equal parts of the batch that go through the model one after the other. The
+            step is that of as many processes, each with one part.
         seed: makes what the model draws in a step (regions to train on) depend on the step alone,
             as a resumed training needs it; None leaves the generators alone.
+        non_finite: what becomes of steps whose loss or gradient is not finite. They change neither
+            weights nor statistics, in no process. None: the first one is a FloatingPointError.
     """
 
     def __init__(
@@ -56,13 +66,17 @@ class MixedPrecisionTrainer(SimpleTrainer):
         *,
         precision: torch.dtype | None = None,
         max_grad_norm: float = 0.0,
+        accumulate: int = 1,
         seed: int | None = None,
+        non_finite: NonFiniteSteps | None = None,
     ):
         super().__init__(model, data_loader, optimizer)
         self.device_type = next(model.parameters()).device.type
         self.precision = precision
         self.max_grad_norm = max_grad_norm
+        self.accumulate = accumulate
         self.seed = seed
+        self.non_finite = non_finite
         self.scaler = torch.amp.GradScaler(self.device_type, enabled=precision == torch.float16)
 
     def run_step(self) -> None:
@@ -71,53 +85,172 @@ class MixedPrecisionTrainer(SimpleTrainer):
         data_time = time.perf_counter() - start
         if self.seed is not None:
             seed_all_rng(derived_seed(self.seed, comm.get_rank(), self.iter))
-        autocast = contextlib.nullcontext()
-        if self.precision is not None:
-            autocast = torch.autocast(self.device_type, self.precision)
-        with autocast:
-            losses = self.model(clips)
+        generators = generator_states()
+        buffers = [buffer.clone() for buffer in self.model.buffers()]
         self.optimizer.zero_grad()
-        self.scaler.scale(sum(losses.values())).backward()
-        self._write_metrics(losses, data_time)  # stops at a loss that is not finite
-        if self.max_grad_norm > 0:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
+        losses, is_finite = self._compute_gradients(clips)
+        what = "loss"
+        if is_finite:
+            self._write_metrics(losses, data_time)
+            if self.update():
+                return
+            what = "gradient"
+        if self.non_finite is None:
+            raise FloatingPointError(f"the {what} is not finite at iteration={self.iter}")
+        self.optimizer.zero_grad()
+        for buffer, before in zip(self.model.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+        self.non_finite.skip(self.iter, what, without_ddp(self.model), clips, generators, losses)
+
+    def update(self) -> bool:
+        """Clips the gradient and changes the weights, unless the gradient is not finite.
+
+        Returns:
+            Whether that is done, in every process alike. True too when a scaler leaves the step out
+            to find its scale.
+        """
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm or math.inf)
+        if not self.scaler.is_enabled() and not norm.isfinite():
+            return False
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        return True
+
+    def _compute_gradients(self, clips: list[dict]) -> tuple[dict[str, torch.Tensor], bool]:
+        """Adds the gradient of the mean loss over the parts of the batch.
+
+        Returns:
+            The mean losses, and True; or the losses of the first part that is not finite in some
+            process, and False.
+        """
+        means = {}
+        for i, part in enumerate(parts_of(clips, self.accumulate), start=1):
+            waits = contextlib.nullcontext()
+            if i < self.accumulate and isinstance(self.model, nn.parallel.DistributedDataParallel):
+                waits = self.model.no_sync()  # processes exchange the sum, with the last part
+            with waits:
+                with autocast(self.device_type, self.precision):
+                    losses = training_losses(self.model, part)
+                total = sum(losses.values())
+                # Before the backward pass, in which every process takes part or none.
+                if any_process(not total.isfinite()):
+                    return losses, False
+                self.scaler.scale(total / self.accumulate).backward()
+            add_mean(means, losses, self.accumulate)
+        return means, True
 
     def state_dict(self) -> dict:
-        return super().state_dict() | {"scaler": self.scaler.state_dict()}
+        own = {"scaler": self.scaler.state_dict()}
+        if self.non_finite is not None:
+            own["non_finite"] = self.non_finite.state_dict()
+        return super().state_dict() | own
 
     def load_state_dict(self, state_dict: dict) -> None:
         super().load_state_dict(state_dict)
         self.scaler.load_state_dict(state_dict["scaler"])
+        if self.non_finite is not None and "non_finite" in state_dict:  # older checkpoints lack it
+            self.non_finite.load_state_dict(state_dict["non_finite"])
 
 
 class ResumableBestCheckpointer(hooks.BestCheckpointer):
     """Detectron2's hook, with the best score so far in ``model_best.json`` for a resumed run."""
 
     def before_train(self) -> None:
-        if self.trainer.start_iter > 0 and self._score_file.exists():
+        if self.trainer.start_iter == 0:
+            self._score_file.unlink(missing_ok=True)  # of an older run
+        elif self._score_file.exists():
             best = json.loads(self._score_file.read_text(encoding="utf-8"))
-            super()._update_best(best["score"], best["iteration"])
+            self._update_best(best["score"], best["iteration"])
 
     @property
     def _score_file(self) -> Path:
         return Path(self._checkpointer.save_dir, f"{self._file_prefix}.json")
 
-    def _update_best(self, val: float, iteration: int) -> bool:
-        updated = super()._update_best(val, iteration)
-        if updated:
-            best = {"metric": self._val_metric, "score": float(val), "iteration": iteration}
-            write_json(self._score_file, best)
-        return updated
+    def _best_checking(self) -> None:
+        before = self.best_iter
+        super()._best_checking()  # writes the weights
+        if self.best_iter != before:  # now, so that the file never speaks of weights not there
+            best = {"metric": self._val_metric, "score": float(self.best_metric)}
+            write_json(self._score_file, best | {"iteration": self.best_iter})
 
 
-class BestModelWriter(DetectionCheckpointer):
+class BestModelWriter(RunCheckpointer):
     """Writes the best weights aside: training resumes from the last ones, never from these."""
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         pass
+
+
+class ResumableEvaluation(hooks.EvalHook):
+    """Detectron2's hook for evaluations that can be cut off: nothing is lost by that.
+
+    A checkpoint is written before, of a training that begins with the evaluation.
+    """
+
+    def __init__(self, eval_period: int, eval_function: Callable, checkpointer: RunCheckpointer):
+        super().__init__(eval_period, eval_function)
+        self._checkpointer = checkpointer
+
+    def _do_eval(self) -> None:
+        step = self.trainer.iter
+        if step < self.trainer.max_iter:  # else the final model is there
+            self._checkpointer.save(f"model_{step:07d}", iteration=step, **{EVALUATION_DUE: True})
+        with self.trainer.stop.at_once():
+            super()._do_eval()
+
+    def after_train(self) -> None:
+        if self.trainer.iter >= self.trainer.max_iter:  # not ended by an error or by SIGTERM
+            super().after_train()
+
+
+class StopHook(hooks.HookBase):
+    """The last hook, in every process: ends the training when any of them has had SIGTERM."""
+
+    def __init__(self, checkpointer: RunCheckpointer):
+        self._checkpointer = checkpointer
+
+    def after_step(self) -> None:
+        stop, step = self.trainer.stop, self.trainer.iter
+        if not any_process(stop.requested):
+            return
+        name = f"model_{step:07d}"
+        last = os.path.basename(self._checkpointer.get_checkpoint_file())
+        if step < self.trainer.max_iter - 1 and last != f"{name}.pth":
+            self._checkpointer.save(name, iteration=step)
+        logging.getLogger(__name__).info(
+            f"SIGTERM: stopped after iteration {step}; --resume goes on from there"
+        )
+        comm.synchronize()
+        stop.check()
+
+
+def drop_half_line(path: str) -> None:
+    """Cuts off the end of a killed process's log that is no whole line; others follow it."""
+    if not os.path.exists(path):
+        return
+    with open(path, "r+b") as stream:
+        data = stream.read()
+        stream.truncate(data.rfind(b"\n") + 1)
+
+
+@contextlib.contextmanager
+def _without_traceback() -> Iterator[None]:
+    """Detectron2 logs a traceback of whatever ends a training; a user's mistake is one line."""
+
+    def shorten(record: logging.LogRecord) -> bool:
+        error = record.exc_info and record.exc_info[1]
+        if isinstance(error, (ValueError, OSError)) and not os.environ.get("A2D_D2_DEBUG"):
+            record.exc_info = None
+            record.msg, record.args = f"training ends: {error}", ()
+        return True
+
+    log = logging.getLogger(TrainerBase.__module__)
+    log.addFilter(shorten)
+    try:
+        yield
+    finally:
+        log.removeFilter(shorten)
 
 
 class ActorActionTrainer(DefaultTrainer):
@@ -134,6 +267,9 @@ class ActorActionTrainer(DefaultTrainer):
         # Does what DefaultTrainer does, with the step above for the AMP one that needs CUDA.
         TrainerBase.__init__(self)
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        if cfg.SOLVER.DETERMINISTIC:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+            torch.use_deterministic_algorithms(True, warn_only=True)
         if cfg.SEED >= 0:  # so that a later stage starts alike in whatever process
             seed_all_rng(cfg.SEED + comm.get_rank())
         check_registered("DATASETS.TEST", cfg.DATASETS.TEST)
@@ -151,14 +287,24 @@ class ActorActionTrainer(DefaultTrainer):
             model,
             self.build_train_loader(cfg),
             optimizer,
-            precision=_precision(cfg),
+            precision=precision(cfg),
             max_grad_norm=cfg.SOLVER.MAX_GRAD_NORM,
+            accumulate=_parts_of_a_batch(cfg),
             seed=cfg.SEED if cfg.SEED >= 0 else None,
+            non_finite=NonFiniteSteps(
+                Path(cfg.OUTPUT_DIR, FOLDER), cfg.dump(), cfg.SOLVER.MAX_SKIPPED_STEPS
+            ),
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = DetectionCheckpointer(
-            model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+        self.checkpointer = RunCheckpointer(
+            model,
+            cfg.OUTPUT_DIR,
+            kept=cfg.SOLVER.CHECKPOINTS_KEPT,
+            trainer=weakref.proxy(self),
         )
+        self.stop = StopRequest()
+        self.resumed_from = None
+        self._evaluation_due = False
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
@@ -169,17 +315,44 @@ class ActorActionTrainer(DefaultTrainer):
 
         With a SEED the steps that follow are those of a training that was never stopped.
         """
-        if resume and self.checkpointer.has_checkpoint():
-            super().resume_or_load(resume=True)
-            start_at(self._trainer.data_loader, self.start_iter)
-        else:
-            model = self.model
-            if isinstance(model, nn.parallel.DistributedDataParallel):
-                model = model.module
-            load_start_weights(model, self.cfg)
+        self.resumed_from = self.checkpointer.find_last() if resume else None
+        if self.resumed_from is None:
+            load_start_weights(without_ddp(self.model), self.cfg)
+            self.checkpointer.forget()
+            return
+        more = self.checkpointer.load(self.resumed_from)
+        self.start_iter = self.iter + 1
+        self._evaluation_due = more.get(EVALUATION_DUE, False)
+        start_at(self._trainer.data_loader, self.start_iter)
+
+    def train(self) -> None:
+        """Trains to the end.
+
+        Raises:
+            Stopped: SIGTERM came; a checkpoint was written.
+        """
+        with self.stop, _without_traceback():
+            super().train()
+
+    def after_train(self) -> None:
+        self.iter = min(self.iter, self.max_iter)  # one more if all steps were done before
+        super().after_train()
+
+    def before_train(self) -> None:
+        super().before_train()
+        if self._evaluation_due:  # the training ended within the last step's evaluation
+            self.iter = self.storage.iter = self.start_iter - 1
+            first = [isinstance(hook, ResumableEvaluation) for hook in self._hooks].index(True)
+            for hook in self._hooks[first:]:
+                hook.after_step()
 
     def build_hooks(self) -> list:
-        made = super().build_hooks()
+        made = [
+            ResumableEvaluation(self.cfg.TEST.EVAL_PERIOD, hook._func, self.checkpointer)
+            if isinstance(hook, hooks.EvalHook)
+            else hook
+            for hook in super().build_hooks()
+        ]
         if comm.is_main_process():
             # A checkpoint comes last in its step, and scores are written in theirs: a training that
             # is resumed from it then lacks no evaluation.
@@ -195,7 +368,7 @@ class ActorActionTrainer(DefaultTrainer):
                 metric = f"{self.cfg.DATASETS.TEST[0]}/{metric}"
             best = ResumableBestCheckpointer(self.cfg.TEST.EVAL_PERIOD, writer, metric)
             made.insert(-2, best)
-        return made
+        return [*made, StopHook(self.checkpointer)]
 
     def build_writers(self) -> list:
         return self._event_writers
@@ -203,6 +376,7 @@ class ActorActionTrainer(DefaultTrainer):
     @functools.cached_property
     def _event_writers(self) -> list:
         """Made once: each opens a file."""
+        drop_half_line(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"))
         return super().build_writers()
 
     @classmethod
@@ -254,10 +428,11 @@ def has_unused_levels(cfg: CfgNode) -> bool:
     return not levels <= used
 
 
-def _precision(cfg: CfgNode) -> torch.dtype | None:
-    if not cfg.SOLVER.AMP.ENABLED:
-        return None
-    if cfg.SOLVER.AMP.PRECISION not in PRECISIONS:
-        names = " or ".join(PRECISIONS)
-        raise ValueError(f"SOLVER.AMP.PRECISION is {cfg.SOLVER.AMP.PRECISION!r}; use {names}")
-    return PRECISIONS[cfg.SOLVER.AMP.PRECISION]
+def _parts_of_a_batch(cfg: CfgNode) -> int:
+    parts, processes = cfg.SOLVER.ACCUMULATE, comm.get_world_size()
+    if parts < 1 or cfg.SOLVER.IMS_PER_BATCH % (parts * processes):
+        raise ValueError(
+            f"SOLVER.ACCUMULATE is {parts}; it must be at least 1 and divide the clips of a "
+            f"process, SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} over {processes}"
+        )
+    return parts

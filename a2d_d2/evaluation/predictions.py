@@ -25,6 +25,7 @@ import pycocotools.mask
 from a2d_d2.evaluation.detection import FrameDetections
 from a2d_d2.label_space import LabelSpace
 from a2d_d2.utils.files import write_text
+from a2d_d2.utils.untrusted import MAX_PIXELS, read_json
 
 if TYPE_CHECKING:  # importing torch would slow every worker process of an evaluation down
     from detectron2.structures import Instances
@@ -70,13 +71,7 @@ def load_entries(path: str | os.PathLike) -> dict[FrameKey, list[tuple[int, dict
     Raises:
         ValueError: as :func:`read_predictions`.
     """
-    try:
-        with open(path, encoding="utf-8") as stream:
-            value = json.load(stream)
-    except OSError as error:
-        raise ValueError(f"cannot read predictions {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"predictions {path} are not valid JSON: {error}") from error
+    value = read_json(path, "predictions")
     if not isinstance(value, list):
         raise ValueError(f"predictions {path}: expected a list of entries")
     frames: dict[FrameKey, list[tuple[int, dict]]] = {}
@@ -122,7 +117,7 @@ def parse_entries(
                 raise ValueError("no segmentation; null stands for an instance without a mask")
             segmentations.append(entry.get("segmentation"))
             if segmentations[i] is not None:
-                _runs(segmentations[i])
+                check_mask(segmentations[i])
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
     return FramePredictions(boxes, actors, scores, action_scores, segmentations)
@@ -136,7 +131,7 @@ def decode_mask(segmentation: dict) -> np.ndarray:
     Raises:
         ValueError: the encoding is malformed.
     """
-    runs = _runs(segmentation)
+    runs = check_mask(segmentation)
     height, width = segmentation["size"]
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
 
@@ -147,7 +142,7 @@ def compress_mask(segmentation: dict) -> dict:
     Raises:
         ValueError: the encoding is malformed.
     """
-    runs = _runs(segmentation)
+    runs = check_mask(segmentation)
     if not runs[1:].all():  # runs of no pixels, which pycocotools would keep
         return encode_mask(decode_mask(segmentation))
     size = list(segmentation["size"])
@@ -155,13 +150,19 @@ def compress_mask(segmentation: dict) -> dict:
     return {"size": size, "counts": encoded["counts"].decode("ascii")}
 
 
-def _runs(segmentation) -> np.ndarray:
-    """The checked lengths of the runs: outside, inside, outside, ... in column-major order."""
+def check_mask(segmentation) -> np.ndarray:
+    """The lengths of the runs: outside, inside, outside, ... in column-major order.
+
+    Raises:
+        ValueError: it is no COCO run-length encoding that pycocotools could read safely.
+    """
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= set(segmentation):
         raise ValueError("segmentation must be a run-length encoding with size and counts")
     size, counts = segmentation["size"], segmentation["counts"]
     if not (isinstance(size, list | tuple) and len(size) == 2 and all(map(_is_length, size))):
         raise ValueError("segmentation: size must be [height, width]")
+    if size[0] * size[1] > MAX_PIXELS:
+        raise ValueError(f"segmentation: {size[0]} x {size[1]} pixels are larger than any frame")
     if isinstance(counts, str | bytes):
         runs = _decompress(counts.encode() if isinstance(counts, str) else counts)
     elif isinstance(counts, list) and all(map(_is_length, counts)):

@@ -1,6 +1,7 @@
 """Scores anybody's results, given as files, against the annotations of a release."""
 
 import functools
+import io
 import logging
 import os
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from a2d_d2.evaluation.protocols import get_protocol
 from a2d_d2.evaluation.rasterize import ACTION_THRESHOLD, ACTOR_THRESHOLD
 from a2d_d2.label_space import LabelSpace
 from a2d_d2.utils.parallel import parallel_map
+from a2d_d2.utils.untrusted import check_size
 
 # Below this number of frames, starting processes takes longer than scoring.
 _FEW_FRAMES = 100
@@ -137,9 +139,11 @@ def read_label_map(path: str | os.PathLike) -> np.ndarray:
     if not os.path.exists(path):
         raise ValueError(f"there is no label map {path}")
     try:
-        with Image.open(path, formats=["PNG"]) as image:
+        data = Path(path).read_bytes()
+        check_size(data)
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             values = np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's readers raise whatever a broken file leads to
         raise ValueError(f"label map {path} is not a sound PNG file: {error}") from error
     if values.ndim != 2 or values.dtype == bool and values.any():
         raise ValueError(f"label map {path} must have one channel, of joint ids (not colours)")

@@ -11,6 +11,8 @@ import numpy as np
 from a2d_d2.label_space import LabelSpace
 
 LEVELS = ("actor", "action", "joint")
+# Up to this many ids, counting pairs of ids is faster than looking up their classes first.
+_MOST_IDS = 256
 
 
 def pixel_confusion(
@@ -33,10 +35,24 @@ def pixel_confusion(
         raise ValueError(
             f"the label map is {_size(predicted)}, the frame {_size(truth)} (height x width)"
         )
-    n = 1 + len(label_space.joint_ids)
-    cells = _class_indices(truth, label_space, "the annotation") * n
-    cells += _class_indices(predicted, label_space, "the label map")
-    return np.bincount(cells.ravel(), minlength=n * n).reshape(n, n)
+    maps = {"the annotation": truth, "the label map": predicted}
+    for name, label_map in maps.items():
+        _check_range(label_map, label_space, name)
+    labels, width = np.array([0, *label_space.joint_ids]), label_space.max_id + 1
+    if width > _MOST_IDS:  # squeeze the ids, with one more for those that mean nothing
+        table = np.full(width, len(labels))
+        table[labels] = np.arange(len(labels))
+        truth, predicted = table[truth], table[predicted]
+        labels, width = np.arange(len(labels)), len(labels) + 1
+    # Wrong labels are looked for in the counts: that is faster than in the pixels.
+    cells = np.multiply(truth, width, dtype=np.intp)
+    cells += predicted.astype(np.intp, copy=False)
+    counts = np.bincount(cells.ravel(), minlength=width**2).reshape(width, width)
+    confusion = counts[np.ix_(labels, labels)]
+    if confusion.sum() != cells.size:
+        for name, label_map in maps.items():
+            _check_labels(label_map, label_space, name)
+    return confusion
 
 
 def segmentation_scores(confusion: np.ndarray, label_space: LabelSpace) -> tuple[dict, dict]:
@@ -108,20 +124,21 @@ def class_names(label_space: LabelSpace) -> tuple[dict, dict]:
     return names, names | {"joint": ("background", *label_space.pair_names)}
 
 
-def _class_indices(label_map: np.ndarray, label_space: LabelSpace, name: str) -> np.ndarray:
-    """The joint class 0..n-1 of every joint id; ``name`` is that of the map, for messages."""
-    table = np.full(label_space.max_id + 1, -1, dtype=np.intp)
-    table[[0, *label_space.joint_ids]] = np.arange(1 + len(label_space.joint_ids))
+def _check_range(label_map: np.ndarray, label_space: LabelSpace, name: str) -> None:
+    """ValueError when a label cannot be that of a pair; ``name`` is that of the map."""
     if label_map.size == 0:
         raise ValueError(f"{name} has no pixels")
-    if label_map.min() >= 0 and label_map.max() < len(table):
-        indices = table.take(label_map)
-        if indices.min() >= 0:
-            return indices
-    wrong = min(set(np.unique(label_map).tolist()) - {0, *label_space.joint_ids})
-    raise ValueError(
-        f"label {wrong} in {name} is neither background nor a pair of {label_space.name}"
-    )
+    if label_map.min() < 0 or label_map.max() > label_space.max_id:
+        _check_labels(label_map, label_space, name)
+
+
+def _check_labels(label_map: np.ndarray, label_space: LabelSpace, name: str) -> None:
+    """ValueError when a label is neither 0 nor the id of a pair."""
+    wrong = set(np.unique(label_map).tolist()) - {0, *label_space.joint_ids}
+    if wrong:
+        raise ValueError(
+            f"label {min(wrong)} in {name} is neither background nor a pair of {label_space.name}"
+        )
 
 
 def _merge(confusion: np.ndarray, part: np.ndarray, count: int) -> np.ndarray:

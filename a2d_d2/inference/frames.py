@@ -12,6 +12,7 @@ from detectron2.data import transforms as T
 from torch import Tensor
 
 from a2d_d2.data.flow import compute_flow, flow_to_input
+from a2d_d2.data.mapper import frames_to_tensor
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,9 @@ class FramePreparer:
         elif self.flow_method is not None:
             flow = compute_flow(previous, frame, self.flow_method)
         if self.is_needed(index):
-            image = _to_tensor(self.transform.apply_image(frame))
+            image = frames_to_tensor([self.transform.apply_image(frame)])[0]
             if flow is not None:
-                motion = _to_tensor(flow_to_input(self.transform.apply_flow(flow)))
+                motion = torch.from_numpy(flow_to_input(self.transform.apply_flow(flow)))
         self.count, self.previous = index + 1, frame
         return PreparedFrame(index, time, frame, flow, image, motion)
 
@@ -90,8 +91,3 @@ def _check_frame(index: int, frame: np.ndarray, previous: np.ndarray | None) -> 
             f"frame {index} has {shape[1]}x{shape[0]} pixels, those before it "
             f"{previous.shape[1]}x{previous.shape[0]}; give frames of another size as another video"
         )
-
-
-def _to_tensor(image: np.ndarray) -> Tensor:
-    """(H, W, C) as (C, H, W)."""
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))

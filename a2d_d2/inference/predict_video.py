@@ -216,7 +216,7 @@ def _finished(job: VideoJob, settings: dict) -> dict | None:
         same = record["source"] == job.fingerprint and record["settings"] == settings
         is_whole = record["complete"] and "problem" in record and all(x.exists() for x in files)
         return record if same and is_whole else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

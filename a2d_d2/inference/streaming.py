@@ -1,14 +1,12 @@
 """A video through the network, each frame once, in memory that does not grow with the video.
 
-Dimensions: F frames in a batch, K key frames among those held, V frames around a key frame, C
-channels, h and w of a pyramid level.
+Dimensions: F frames in a batch, K key frames among those held.
 """
 
 import contextlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from time import monotonic
 
 import numpy as np
@@ -21,7 +19,8 @@ from torch import Tensor, nn
 
 from a2d_d2.data.flow import check_flow_method
 from a2d_d2.data.mapper import ClipDatasetMapper
-from a2d_d2.data.windows import ClipWindow, check_window, make_window
+from a2d_d2.data.windows import check_window
+from a2d_d2.inference.aggregation import HeldFeatures, Schedule, split_frames, temporal_steps
 from a2d_d2.inference.frames import FramePreparer, PreparedFrame
 from a2d_d2.inference.types import FrameResult
 from a2d_d2.label_space import LabelSpace
@@ -37,62 +36,27 @@ PRECISIONS = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloa
 MOST_GATHERED = 16
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """Which frames are detected on, and which each of them needs.
-
-    Attributes:
-        length, stride, radius: of the windows, see :func:`a2d_d2.data.windows.make_window`.
-        every: the key frames are 0, ``every``, 2 * ``every``, ...
-    """
-
-    length: int
-    stride: int
-    radius: int
-    every: int
-
-    def window(self, key: int, num_frames: int | None) -> ClipWindow:
-        """The window of a key frame; ``num_frames`` is None before the end of the video is seen."""
-        return make_window(
-            key, num_frames, length=self.length, stride=self.stride, radius=self.radius
-        )
-
-    @cached_property
-    def offsets(self) -> tuple[int, ...]:
-        """The frames of a window that is cut off nowhere, relative to its key frame."""
-        key = self.length * self.stride  # far enough from the first frame
-        return tuple(frame - key for frame in self.window(key, None).frames)
-
-    def is_key(self, frame: int) -> bool:
-        return frame % self.every == 0
-
-    def is_needed(self, frame: int, first_key: int = 0) -> bool:
-        """Whether ``frame`` is in the window of a key frame from ``first_key`` on."""
-        keys = (frame - offset for offset in self.offsets)
-        return any(key >= first_key and self.is_key(key) for key in keys)
-
-
 @dataclass
 class Stream:
     """What is remembered of one video.
 
     Attributes:
         prepare: gives frames their flow and size.
+        features: of the frames that a window still needs.
         start: of a live source, in seconds of the monotonic clock; None before its first frame.
         seen: number of frames that the network is done with, or never needs.
         gathered: the frames after those, the next batch.
         waiting: the frames that were not given out yet, ascending.
-        features: by frame, of those that a window still needs; each the features of that frame.
         next_key: the first frame whose detections are still to come.
         detections: by frame, of those that wait for a frame before them.
     """
 
     prepare: FramePreparer
+    features: HeldFeatures
     start: float | None = None
     seen: int = 0
     gathered: list[PreparedFrame] = field(default_factory=list)
     waiting: deque[PreparedFrame] = field(default_factory=deque)
-    features: dict[int, FrameFeatures] = field(default_factory=dict)
     next_key: int = 0
     detections: dict[int, Instances] = field(default_factory=dict)
 
@@ -100,10 +64,11 @@ class Stream:
 class StreamingPredictor:
     """Runs a model over videos, frame by frame: what it gives equals running it on every clip.
 
-    Each frame is resized, its flow computed and each backbone run once; features are kept as long
-    as the window of a frame to come needs them. A result is delayed by the look-ahead of the
-    temporal module, and until its batch is full. :meth:`predict` takes a video, :meth:`push` the
-    frames of a live source one by one, :meth:`finish` its end.
+    Each frame is resized, its flow computed, each backbone run and each step of the temporal
+    modules taken once; features are kept as long as the window of a frame to come needs them. A
+    result is delayed by the look-ahead of the temporal module, and until its batch is full.
+    :meth:`predict` takes a video, :meth:`push` the frames of a live source one by one,
+    :meth:`finish` its end.
 
     A detector of single frames is served too; its actions are equally likely, or those of its pair.
     """
@@ -161,7 +126,7 @@ class StreamingPredictor:
         self.second_stage = second_stage
         self.batch_size = batch_size
         if getattr(model, "takes_clips", False):
-            self._network = _ClipNetwork(model)
+            self._network = _ClipNetwork(model, self.schedule)
         else:
             self._network = _FrameNetwork(model, torch.tensor(label_space.valid), classes)
         self.reset()
@@ -280,7 +245,8 @@ class StreamingPredictor:
     # ---------------------------------------------------------------- one stream
 
     def _new_stream(self) -> Stream:
-        return Stream(FramePreparer(self.resize, self.flow_method, self.schedule.is_needed))
+        prepare = FramePreparer(self.resize, self.flow_method, self.schedule.is_needed)
+        return Stream(prepare, HeldFeatures(self._network.steps))
 
     def _take(self, stream: Stream, frame: PreparedFrame) -> list[FrameResult]:
         stream.waiting.append(frame)
@@ -301,33 +267,21 @@ class StreamingPredictor:
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             frames = [x for x in stream.gathered if x.image is not None]
             if frames:
-                features = self._network.extract(frames)
-                stream.features.update(zip((x.index for x in frames), features, strict=True))
+                stream.features.add([x.index for x in frames], self._network.extract(frames))
             stream.seen += len(stream.gathered)
             stream.gathered.clear()
-            while windows := self._complete_windows(stream, ended):
-                keys = {window.frames[window.keys[0]]: window for window in windows}
+            while keys := self._complete_keys(stream, ended):
                 frames = [x for x in stream.waiting if x.index in keys]
-                found = self._network.detect(frames, windows, stream.features)
+                found = self._network.detect(frames, stream.features, stream.seen)
                 stream.detections.update(zip(keys, found, strict=True))
-                stream.next_key = max(keys) + self.schedule.every
-                stream.features = {
-                    index: features
-                    for index, features in stream.features.items()
-                    if self.schedule.is_needed(index, stream.next_key)
-                }
+                stream.next_key = keys[-1] + self.schedule.every
+                stream.features.keep(self.schedule.keys(stream.next_key, stream.seen))
 
-    def _complete_windows(self, stream: Stream, ended: bool) -> list[ClipWindow]:
-        """The next windows, a batch at most, of which all frames have been seen."""
-        windows = []
+    def _complete_keys(self, stream: Stream, ended: bool) -> range:
+        """The next key frames, a batch at most, of whose windows all frames have been seen."""
         every = self.schedule.every
-        end = min(stream.seen, stream.next_key + self.batch_size * every)
-        for key in range(stream.next_key, end, every):
-            window = self.schedule.window(key, stream.seen if ended else None)
-            if window.frames[-1] >= stream.seen:
-                break
-            windows.append(window)
-        return windows
+        end = stream.seen if ended else stream.seen - self.look_ahead
+        return range(stream.next_key, min(end, stream.next_key + self.batch_size * every), every)
 
     def _give_out(self, stream: Stream) -> list[FrameResult]:
         """The results of the frames in front that are final."""
@@ -363,8 +317,9 @@ def _autocast_type(model: nn.Module, precision: str, device: torch.device) -> to
 class _ClipNetwork:
     """An ActorActionRCNN in its three steps."""
 
-    def __init__(self, model: ActorActionRCNN):
+    def __init__(self, model: ActorActionRCNN, schedule: Schedule):
         self.model = model
+        self.steps = temporal_steps(model, schedule)
 
     def extract(self, frames: Sequence[PreparedFrame]) -> list[FrameFeatures]:
         """The features of each of F frames."""
@@ -378,42 +333,22 @@ class _ClipNetwork:
             for frame in frames
         ]
         batch = self.model.preprocess(clips)
-        features = self.model.extract_features(batch.images, batch.flow)
-        if features.motion is None:
-            return [FrameFeatures(x, None) for x in _split(features.appearance)]
-        both = zip(_split(features.appearance), _split(features.motion), strict=True)
-        return [FrameFeatures(*x) for x in both]
+        return split_frames(self.model.extract_features(batch.images, batch.flow))
 
     def detect(
-        self,
-        keys: Sequence[PreparedFrame],
-        windows: Sequence[ClipWindow],
-        features: Mapping[int, FrameFeatures],
+        self, keys: Sequence[PreparedFrame], held: HeldFeatures, num_frames: int
     ) -> list[Instances]:
         """The detections on K key frames in their own size, on the CPU.
 
         Args:
             keys: the key frames.
-            windows: of each.
-            features: by frame, of all frames of the windows.
+            held: the features of all frames of their windows.
+            num_frames: as for :meth:`HeldFeatures.aggregate`.
         """
-        frames = sorted({frame for window in windows for frame in window.frames})
-        place = {frame: i for i, frame in enumerate(frames)}
-        neighbours = [
-            [-1 if i < 0 else place[window.frames[i]] for i in window.neighbours[0]]
-            for window in windows
-        ]
-        held = [features[frame] for frame in frames]
-        appearance = _join([x.appearance for x in held])
-        motion = None if held[0].motion is None else _join([x.motion for x in held])
-        fused = self.model.aggregate(
-            FrameFeatures(appearance, motion), torch.tensor(neighbours, device=self.model.device)
-        )
-        places = torch.tensor([place[key.index] for key in keys], device=self.model.device)
+        indices = [key.index for key in keys]
+        fused = self.model.fuse(held.aggregate(indices, num_frames))
         found = self.model.detect(
-            {level: x[places] for level, x in appearance.items()},
-            fused,
-            [tuple(key.image.shape[-2:]) for key in keys],
+            held.appearance(indices), fused, [tuple(key.image.shape[-2:]) for key in keys]
         )
         return [
             detector_postprocess(x, *key.frame.shape[:2]).to("cpu")
@@ -424,6 +359,8 @@ class _ClipNetwork:
 class _FrameNetwork:
     """A detector that takes single frames and tells no actions apart."""
 
+    steps = ()
+
     def __init__(self, model: nn.Module, valid: Tensor, classes: str):
         self.model = model
         self.valid = valid
@@ -431,13 +368,10 @@ class _FrameNetwork:
 
     def extract(self, frames: Sequence[PreparedFrame]) -> list[FrameFeatures]:
         """No features: nothing is shared between frames."""
-        return [FrameFeatures({}, None) for _ in frames]
+        return [FrameFeatures({}) for _ in frames]
 
     def detect(
-        self,
-        keys: Sequence[PreparedFrame],
-        windows: Sequence[ClipWindow],
-        features: Mapping[int, FrameFeatures],
+        self, keys: Sequence[PreparedFrame], held: HeldFeatures, num_frames: int
     ) -> list[Instances]:
         """As :meth:`_ClipNetwork.detect`, on the key frames alone."""
         sizes = [dict(zip(("height", "width"), key.frame.shape[:2], strict=True)) for key in keys]
@@ -448,14 +382,3 @@ class _FrameNetwork:
             with_actions(output["instances"].to("cpu"), self.valid, self.classes)
             for output in outputs
         ]
-
-
-def _split(pyramid: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-    """Level to (F, C, h, w) as F times level to (1, C, h, w), without copying."""
-    frames = zip(*(x.split(1) for x in pyramid.values()), strict=True)
-    return [dict(zip(pyramid, frame, strict=True)) for frame in frames]
-
-
-def _join(pyramids: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The inverse of :func:`_split`."""
-    return {level: torch.cat([x[level] for x in pyramids]) for level in pyramids[0]}

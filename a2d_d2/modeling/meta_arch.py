@@ -6,6 +6,7 @@ pyramid level.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from detectron2.config import configurable
@@ -22,6 +23,7 @@ from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
 from a2d_d2.modeling.fusion import build_fusion
+from a2d_d2.modeling.recompute import recompute_blocks
 from a2d_d2.modeling.roi_heads import fused_name
 from a2d_d2.modeling.system import check_system
 from a2d_d2.modeling.temporal import build_temporal
@@ -59,7 +61,7 @@ class FrameFeatures:
     """
 
     appearance: dict[str, Tensor]
-    motion: dict[str, Tensor] | None
+    motion: dict[str, Tensor] | None = None
 
 
 @META_ARCH_REGISTRY.register()
@@ -68,8 +70,8 @@ class ActorActionRCNN(nn.Module):
 
     The appearance stream localises actors on key frames; both streams, aggregated over time and
     fused, recognise their actions. Inference is three steps that streaming can call on their own:
-    :meth:`extract_features` of frames, :meth:`aggregate` over their windows and :meth:`detect` on
-    key frames.
+    :meth:`extract_features` of frames, :meth:`aggregate` over their windows (:meth:`over_time` and
+    :meth:`fuse`) and :meth:`detect` on key frames.
 
     ``backbone``, ``proposal_generator`` and ``roi_heads`` are named as in GeneralizedRCNN, so that
     its weights load without renaming.
@@ -88,6 +90,7 @@ class ActorActionRCNN(nn.Module):
         temporal: dict[str, nn.Module] | None,
         fusion: nn.Module | None,
         train_branch: str,
+        recompute: bool = False,
         loss_weights: dict[str, float],
         pixel_mean: list[float],
         pixel_std: list[float],
@@ -106,6 +109,8 @@ class ActorActionRCNN(nn.Module):
             train_branch: "joint"; "actor" (there is no action branch); "action" (the actor branch
                 is frozen, its batch norm included); "separate" (the model that both of them make
                 one after the other; a2d_d2.engine.stages trains it).
+            recompute: whether training keeps the inputs of the backbones' blocks alone, see
+                :func:`a2d_d2.modeling.recompute.recompute_blocks`.
             loss_weights: loss name to its factor in equation (1).
             pixel_mean, pixel_std: of BGR.
             flow_mean, flow_std: of x, y and magnitude, in pixels per frame.
@@ -129,6 +134,9 @@ class ActorActionRCNN(nn.Module):
         if flow_backbone is not None:
             # MODEL.BACKBONE.FREEZE_AT spares filters learned on images; flow has to learn its own.
             flow_backbone.requires_grad_(True)
+        for stream in (backbone, flow_backbone) if recompute else ():
+            if stream is not None:
+                recompute_blocks(stream)
         if train_branch == "action":
             for module in self._actor_branch():
                 module.requires_grad_(False)
@@ -158,6 +166,7 @@ class ActorActionRCNN(nn.Module):
             "temporal": temporal,
             "fusion": fusion,
             "train_branch": branch,
+            "recompute": cfg.MODEL.BACKBONE.RECOMPUTE,
             "loss_weights": {
                 "loss_rpn_cls": weights.RPN_CLS,
                 "loss_rpn_loc": weights.BOX_REG,
@@ -213,7 +222,7 @@ class ActorActionRCNN(nn.Module):
         fused = self.aggregate(features, clips.neighbours)
         appearance = {level: x[clips.keys] for level, x in features.appearance.items()}
         if self.training:
-            _, losses = self._run_heads(appearance, fused, clips.key_sizes, clips.targets)
+            _, losses = self.run_heads(appearance, fused, clips.key_sizes, clips.targets)
             return {name: loss * self.loss_weights[name] for name, loss in losses.items()}
         detections = self.detect(appearance, fused, clips.key_sizes)
         return [
@@ -276,12 +285,43 @@ class ActorActionRCNN(nn.Module):
         Returns:
             Level to (K, C, h, w), the features of the action head; empty without the action branch.
         """
+        return self.fuse(self.over_time(features, neighbours))
+
+    @property
+    def step_radii(self) -> tuple[int, ...] | None:
+        """Of the steps that :meth:`over_time` takes (TEMPORAL_REGISTRY); None where it has none."""
         if self.temporal is None:
+            return ()
+        first, *others = (getattr(x, "step_radii", None) for x in self.temporal.values())
+        return first if all(x == first for x in others) else None
+
+    def over_time(
+        self, features: FrameFeatures, neighbours: Tensor, step: int | None = None
+    ) -> FrameFeatures:
+        """Aggregates each stream over time; without the action branch it is left as it is.
+
+        Args:
+            features: of F frames; for a step after the first, what the step before gave.
+            neighbours: (K, V) int64 positions in F of the frames around each of K frames, as far as
+                the temporal modules, or the step, look; -1 for none.
+            step: which of the steps to take; None for all at once.
+
+        Returns:
+            The features of the K frames.
+        """
+        if self.temporal is None:
+            return features
+        aggregated = {}
+        for name, module in self.temporal.items():
+            run = module if step is None else partial(module.step, step)
+            aggregated[name] = run(getattr(features, name), neighbours)
+        return FrameFeatures(**aggregated)
+
+    def fuse(self, features: FrameFeatures) -> dict[str, Tensor]:
+        """Fuses the streams that :meth:`over_time` gave; what :meth:`aggregate` returns."""
+        if self.fusion is None:
             return {}
-        streams = {"appearance": features.appearance, "motion": features.motion}
-        return self.fusion(
-            [module(streams[name], neighbours) for name, module in self.temporal.items()]
-        )
+        return self.fusion([getattr(features, name) for name in self.temporal])
 
     def detect(
         self,
@@ -300,10 +340,10 @@ class ActorActionRCNN(nn.Module):
             Detections of each frame in pixels of its size, the fields as :meth:`forward` says, with
             ``pred_masks`` (N, 1, m, m) inside the boxes; ``detector_postprocess`` pastes them.
         """
-        detections, _ = self._run_heads(appearance, fused, image_sizes, targets=None)
+        detections, _ = self.run_heads(appearance, fused, image_sizes, targets=None)
         return detections
 
-    def _run_heads(
+    def run_heads(
         self,
         appearance: dict[str, Tensor],
         fused: dict[str, Tensor],

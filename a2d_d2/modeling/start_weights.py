@@ -9,19 +9,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlparse
 
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 
 from a2d_d2.label_space import LabelSpace
+from a2d_d2.utils.weights import SafeCheckpointer
 
 logger = logging.getLogger(__name__)
 
 # What reading a file raises that is missing, broken or no checkpoint.
 _UNREADABLE = (OSError, EOFError, RuntimeError, LookupError, AttributeError, TypeError, ValueError)
-_UNREADABLE += (pickle.UnpicklingError, struct.error)
+_UNREADABLE += (pickle.UnpicklingError, struct.error, AssertionError, ArithmeticError, MemoryError)
 FLOW_PREFIX = "flow_backbone."
 FLOW_STREAM = (FLOW_PREFIX, "temporal.motion.")
 BATCH_STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
@@ -78,14 +78,14 @@ def load_start_weights(model: nn.Module, cfg: CfgNode) -> dict[str, LoadedWeight
         rows = {}
         if cfg.MODEL.ACTORS_FROM_COCO:
             rows = coco_rows(LabelSpace.load(cfg.DATASETS.LABEL_SPACE), cfg.MODEL.CLASSES)
-        loaded |= _load(model, "MODEL.WEIGHTS", cfg.MODEL.WEIGHTS, rows)
+        loaded |= load_weights(model, "MODEL.WEIGHTS", cfg.MODEL.WEIGHTS, rows)
     flow_source = cfg.MODEL.WEIGHTS
     flow_backbone = getattr(model, "flow_backbone", None)
     if flow_backbone is not None and not any(name.startswith(FLOW_PREFIX) for name in loaded):
         flow_source = cfg.MODEL.FLOW.WEIGHTS
         if flow_source:
             prefix = FLOW_PREFIX + "bottom_up."
-            names = _load(flow_backbone.bottom_up, "MODEL.FLOW.WEIGHTS", flow_source)
+            names = load_weights(flow_backbone.bottom_up, "MODEL.FLOW.WEIGHTS", flow_source)
             loaded |= {prefix + name for name in names}
 
     streams = {"appearance": [], "flow": []}
@@ -161,7 +161,7 @@ def coco_rows(label_space: LabelSpace, classes: str = "actors") -> dict[int, int
     }
 
 
-class _Reader(DetectionCheckpointer):
+class _Reader(SafeCheckpointer):
     """Loads one file into a module, and keeps the names loaded instead of warning of the others."""
 
     def __init__(self, module: nn.Module, rows: dict[int, int]):
@@ -232,7 +232,9 @@ def start_classes(weights: dict[str, Tensor], own: dict[str, Tensor], rows: dict
             weights[name] = ours
 
 
-def _load(module: nn.Module, key: str, path: str, rows: dict[int, int] | None = None) -> set[str]:
+def load_weights(
+    module: nn.Module, key: str, path: str, rows: dict[int, int] | None = None
+) -> set[str]:
     """Loads a file into ``module`` and returns the names of its tensors that came from there."""
     reader = _Reader(module, rows or {})
     try:
@@ -242,7 +244,8 @@ def _load(module: nn.Module, key: str, path: str, rows: dict[int, int] | None = 
         reader.load(path)
     except _UNREADABLE as error:
         # What torch and pickle say of a file that is something else helps nobody.
-        reason = error if isinstance(error, OSError) else "it is not a checkpoint, or cut off"
+        reason = "it is not a checkpoint of tensors and plain types alone, or cut off"
+        reason = error if isinstance(error, OSError) else reason
         raise ValueError(
             f"cannot load {key} ({path}): {reason}; give a checkpoint that can be read, or an "
             f'empty {key} ("") to start at random'

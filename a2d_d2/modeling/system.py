@@ -56,6 +56,11 @@ def check_system(cfg: CfgNode) -> None:
                 f"MODEL.ROI_HEADS.NAME {heads} needs clips, and MODEL.META_ARCHITECTURE {arch} "
                 "takes single frames; use CanonicalROIHeads there"
             )
+        if model.BACKBONE.RECOMPUTE:
+            raise ValueError(
+                f"MODEL.BACKBONE.RECOMPUTE is not read by MODEL.META_ARCHITECTURE {arch}; set it "
+                "to False, and SOLVER.ACCUMULATE above 1 to save memory"
+            )
         if any(weight != 1 for weight in model.LOSS_WEIGHTS.values()):
             raise ValueError(
                 f"MODEL.LOSS_WEIGHTS is not read by MODEL.META_ARCHITECTURE {arch}; leave it at 1 "

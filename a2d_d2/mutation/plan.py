@@ -13,7 +13,7 @@ _NAMES = {
     "modeling/meta_arch": (
         "ActorActionRCNN.from_config",
         "ActorActionRCNN.forward",
-        "ActorActionRCNN._run_heads",
+        "ActorActionRCNN.run_heads",
     )
 }
 _MODULES = (

@@ -4,6 +4,20 @@ import os
 import sys
 from collections.abc import Callable
 
+_LONGEST = 1000  # characters of a message
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error on one line that is safe to print.
+
+    Line breaks become spaces and other characters that cannot be seen, such as the escape sequences
+    that a file name may hold, their escapes; the middle of a very long message is left out.
+    """
+    text = " ".join(str(error).split())
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
 
 def run_tool(main: Callable[[], int | None]) -> None:
     """Runs a command-line ``main`` and exits with its status.
@@ -16,8 +30,7 @@ def run_tool(main: Callable[[], int | None]) -> None:
     except (ValueError, OSError) as error:
         if os.environ.get("A2D_D2_DEBUG"):
             raise
-        message = " ".join(str(error).split())
-        print(f"error: {message}", file=sys.stderr)  # noqa: T201
+        print(f"error: {one_line(error)}", file=sys.stderr)  # noqa: T201
         status = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)  # noqa: T201

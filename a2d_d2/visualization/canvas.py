@@ -14,7 +14,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from a2d_d2.utils.files import atomic_path
+from a2d_d2.utils.files import write_image
 
 Color = tuple[int, int, int]
 
@@ -126,9 +126,7 @@ def put_text(
 
 def write_picture(path: str | os.PathLike, picture: np.ndarray) -> None:
     """Writes a picture in the format of the path's suffix, atomically."""
-    with atomic_path(path) as temporary:
-        if not cv2.imwrite(str(temporary), picture[..., ::-1]):
-            raise OSError(f"cannot write {path}")
+    write_image(path, picture[..., ::-1])
 
 
 def data_uri(picture: np.ndarray, quality: int = 82) -> str:

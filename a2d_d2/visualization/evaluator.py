@@ -11,7 +11,7 @@ from detectron2.utils.events import get_event_storage, has_event_storage
 
 from a2d_d2.data.flow import resize_flow
 from a2d_d2.data.release import read_annotation
-from a2d_d2.utils.files import atomic_path
+from a2d_d2.visualization.canvas import write_picture
 from a2d_d2.visualization.instances import truth_instances
 from a2d_d2.visualization.panels import qualitative_panel
 
@@ -78,7 +78,6 @@ class QualitativeFrames(DatasetEvaluator):
             **self.thresholds,
         )
         name = f"{clip['video_id']}_{clip['frame_index'] + 1:05d}"
-        with atomic_path(os.path.join(self.folder, name + ".png")) as path:
-            cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        write_picture(os.path.join(self.folder, name + ".png"), picture)
         if has_event_storage():
             get_event_storage().put_image(f"frames/{name}", picture.transpose(2, 0, 1))

@@ -238,7 +238,7 @@ def _classes(metrics: Mapping, label_space: LabelSpace) -> str:
             iou, precision = None, (precisions or {}).get(name)
             if recalls_and_ious is not None:
                 if name in recalls_and_ious:
-                    iou = recalls_and_ious[name]["IoU"]
+                    iou = (recalls_and_ious[name] or {}).get("IoU")
                 else:  # not in the truth: its precision of 0 means nothing
                     precision = None
             if recalls_and_ious or precisions:

@@ -73,7 +73,7 @@ def make_report(
         ValueError: an input is missing or wrong; names the file, or the video and frame.
     """
     check_flow_method(flow_method)
-    metrics = _read_metrics(metrics_file) if metrics_file else {}
+    metrics = read_metrics(metrics_file) if metrics_file else {}
     training = read_training_log(training_file) if training_file else {}
     frames = read_predictions(predictions_file, label_space)
     records = load_release(root, split, label_space, progress=progress)
@@ -246,13 +246,13 @@ def _align(
     return [frames.get(key, nothing) for key in keys]
 
 
-def _read_metrics(path: str) -> dict:
+def read_metrics(path: str) -> dict:
     try:
         with open(path, encoding="utf-8") as stream:
             metrics = json.load(stream)
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError:
+    except (ValueError, RecursionError):
         metrics = None
     if isinstance(metrics, dict) and metrics.get("protocol", "official") != "official":
         raise ValueError(
@@ -264,4 +264,24 @@ def _read_metrics(path: str) -> dict:
             f"{path} holds no scores; --metrics takes the metrics.json of an evaluation "
             "(OUTPUT_DIR/inference), --training that of a training run (OUTPUT_DIR)"
         )
+    per_class = metrics.get("per_class") or {}
+    if not (
+        _are_scores(metrics["segmentation"], 2)
+        and _are_scores(metrics.get("detection"), 2)
+        and isinstance(per_class, dict)
+        and _are_scores(per_class.get("segmentation"), 3)
+        and _are_scores(per_class.get("detection"), 2)
+    ):
+        raise ValueError(
+            f"{path} holds scores that are no numbers; tools/evaluate.py writes others"
+        )
     return metrics
+
+
+def _are_scores(value, depth: int) -> bool:
+    """Whether a value is a number, or an object of objects, ``depth`` deep, of such; or is null."""
+    if value is None:
+        return True
+    if depth == 0:
+        return type(value) in (int, float) and abs(value) <= 1e9
+    return isinstance(value, dict) and all(_are_scores(each, depth - 1) for each in value.values())

@@ -1,9 +1,11 @@
 """The scalars of a training run, from the lines that Detectron2's JSONWriter appends."""
 
 import json
-import math
 import os
 from dataclasses import dataclass
+
+# What reading a line raises that is something else.
+_BROKEN = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,14 @@ def read_training_log(path: str | os.PathLike) -> dict[str, Curve]:
         try:
             scalars = json.loads(line)
             iteration = int(scalars.pop("iteration"))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            ArithmeticError,
+            RecursionError,
+        ) as error:
             if number == lines[-1][0]:
                 break
             raise ValueError(
@@ -46,7 +55,7 @@ def read_training_log(path: str | os.PathLike) -> dict[str, Curve]:
             curve = points.setdefault(name, [])
             while curve and curve[-1][0] >= iteration:
                 curve.pop()
-            if isinstance(value, (int, float)) and math.isfinite(value):
+            if isinstance(value, int | float) and abs(value) < 1e308:
                 curve.append((iteration, float(value)))
     return {
         name: Curve([i for i, _ in curve], [v for _, v in curve])

@@ -104,7 +104,7 @@ def _player(page: VideoPage) -> str:
     if page.video is None:
         return f'<div class="card player"><p>No video here: {html.escape(page.no_video)}</p></div>'
     height, width = page.size
-    address = html.escape("./" + urllib.parse.quote(page.video))
+    address = html.escape("./" + urllib.parse.quote(page.video, errors="surrogateescape"))
     return (
         f'<div class="card player"><video src="{address}" width="{width}" height="{height}" '
         f'controls muted playsinline preload="auto">This browser plays no video; the file is '

@@ -15,6 +15,7 @@ from a2d_d2.benchmark.stream import (
     stream_seconds,
     summarise,
 )
+from a2d_d2.modeling.temporal import TemporalConv
 
 PARTS = {
     "decode": [1.0, 2.0, 1.0],
@@ -152,11 +153,47 @@ def test_every_way_is_measured(small_cfg, monkeypatch):
     assert result["ratios"]["naive_to_streaming"]["limit"] == 3
 
 
+@pytest.mark.parametrize("length, rows", [(5, 2 * [2, 2]), (3, [])])
+def test_temporal_modules_do_once_a_frame_what_streaming_does(small_cfg, monkeypatch, length, rows):
+    """Both steps of both streams on each of 2 frames; the whole window where it is cut off."""
+    measured, steps, windows = [False], [], []
+    plain = {name: getattr(TemporalConv, name) for name in ("step", "forward")}
+
+    def step(self, index, features, neighbours):
+        steps.extend([len(neighbours)] * measured[0])
+        return plain["step"](self, index, features, neighbours)
+
+    def forward(self, features, neighbours):
+        windows.extend([len(neighbours)] * measured[0])
+        return plain["forward"](self, features, neighbours)
+
+    def interleave(ways, repeats, **arguments):
+        for name, way in ways.items():
+            measured[0] = name == "temporal_and_fusion"
+            way()
+        measured[0] = False
+        raise Done
+
+    class Done(Exception):
+        pass
+
+    monkeypatch.setattr(TemporalConv, "step", step)
+    monkeypatch.setattr(TemporalConv, "forward", forward)
+    monkeypatch.setattr(stream, "interleave", interleave)
+    options = ["INPUT.MIN_SIZE_TEST", 64, "TEST.DETECTIONS_PER_IMAGE", 3]
+    options += ["MODEL.TEMPORAL.NUM_LAYERS", 2, "INPUT.CLIP.LENGTH", length]
+    with pytest.raises(Done):
+        measure_stream(small_cfg(*options), **ARGUMENTS | {"frames": 2}, progress=False)
+    assert steps == rows
+    assert windows == ([] if rows else [2, 2])
+
+
 @pytest.mark.parametrize(
     "options, missing",
     [
         (["MODEL.FLOW.ENABLED", False], {"flow_backbone"}),
         (["MODEL.TRAIN_BRANCH", "actor"], {"flow_backbone"}),
+        (["MODEL.TEMPORAL.ENABLED", False], set()),
         (["INPUT.CLIP.LENGTH", 3, "MODEL.TEMPORAL.NUM_LAYERS", 2, "INPUT.CLIP.STRIDE", 2], set()),
     ],
 )
@@ -267,7 +304,10 @@ def test_a_file_that_cannot_be_written_whole_is_left_as_it_was(benchmark, tmp_pa
     [
         (("--frames", "5"), "error: --frames is 5; it must be a multiple of --batch-size"),
         (("--threads", "0"), "error: --threads is 0; it must be at least 1"),
-        (("MODEL.NO_SUCH_KEY", "1"), "error: bad option on the command line: Non-existent key: "),
+        (
+            ("MODEL.NO_SUCH_KEY", "1"),
+            "error: bad option on the command line: there is no key MODEL.NO",
+        ),
         (("--no-such-option",), "benchmark.py: error: unrecognized arguments: --no-such-option"),
     ],
 )

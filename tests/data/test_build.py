@@ -185,3 +185,9 @@ def test_names_that_are_not_registered(make_cfg):
         train_records(make_cfg("DATASETS.TRAIN", ("nosuch",)))
     with pytest.raises(ValueError, match="DATASETS.TEST names 'nosuch'"):
         build_test_loader(make_cfg(), "nosuch")
+    with pytest.raises(
+        ValueError, match=r"nearest is a2d_test.*datasets/README\.md.*make_synthetic"
+    ):
+        build_test_loader(make_cfg(), "a2d_tset")
+    with pytest.raises(ValueError, match=r"DATASETS\.TRAIN is empty"):
+        train_records(make_cfg("DATASETS.TRAIN", ()))

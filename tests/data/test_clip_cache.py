@@ -333,13 +333,11 @@ def test_tool(release, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "6 videos" in done.stdout and "6/6" in done.stderr
     assert len(archives(tmp_path / "cache")) == 2 * 6
-    # The config of a training says the same: the cache is complete. An option goes before it.
+    # The config of a training says the same, an option goes before it: the cache is complete.
     config = tmp_path / "config.yaml"
-    config.write_text("INPUT: {FLOW_METHOD: farneback, CLIP: {LENGTH: 3}}")
-    done = run("--workers=1", f"--config-file={config}")
+    config.write_text("INPUT: {FLOW_METHOD: farneback, CLIP: {LENGTH: 5}}")
+    done = run("--workers=1", f"--config-file={config}", "--length=3")
     assert "6 of them stored before" in done.stdout, done.stderr
-    done = run("--workers=1", f"--config-file={config}", "--length=5")
-    assert "0 of them stored before" in done.stdout
     clip_path(release, video_ids(release)[0]).unlink()
     shutil.rmtree(tmp_path / "cache")
     failed = run("--workers=1")
@@ -350,3 +348,17 @@ def test_tool(release, tmp_path):
     failed = run()
     assert failed.returncode == 2
     assert "videoset.csv" in failed.stderr.strip().splitlines()[-1]
+
+
+def test_a_compressed_member_is_a_miss(tiny_release, tmp_path):
+    """It could stand for more than memory holds."""
+    prepare(tiny_release, tmp_path, splits=["test"])
+    path = sorted((tmp_path / "frames-jpeg95").iterdir())[0]
+    clip, frames = clip_path(tiny_release, path.stem), annotated_frames(tiny_release, path.stem)[:1]
+    assert ClipCache(tmp_path, None).read(clip, path.stem, frames) is not None
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    assert ClipCache(tmp_path, None).read(clip, path.stem, frames) is None

@@ -8,6 +8,8 @@ from a2d_d2.data import flow as flow_module
 from a2d_d2.data.flow import (
     FLOW_METHODS,
     compute_flow,
+    decode_flow,
+    encode_flow,
     flow_to_input,
     read_flow,
     resize_flow,
@@ -112,10 +114,37 @@ def test_file_saturates_at_512_pixels(tmp_path):
     )
 
 
-def test_file_has_the_layout_of_kitti(tmp_path):
-    write_flow(tmp_path / "flow.png", np.float32([[[1.5, -2.25]]]))
-    blue, green, red = cv2.imread(str(tmp_path / "flow.png"), cv2.IMREAD_UNCHANGED)[0, 0]
-    assert (red, green, blue) == (32768 + 96, 32768 - 144, 1)
+def test_stored_values_are_as_rounding_says(tmp_path):
+    """Halves go to the even neighbour, and every value of 16 bits comes back."""
+    values = np.float32([0.5, 1.5, -0.5, -1.5, 0.51, -0.49, 3e9, -3e9, 2**37, -(2**37)]) / 64
+    values = values.reshape(1, 5, 2)
+    write_flow(tmp_path / "flow.png", values)
+    expected = np.float32([0, 2, 0, -2, 1, 0, 2**15 - 1, -(2**15), 2**15 - 1, -(2**15)]) / 64
+    np.testing.assert_array_equal(read_flow(tmp_path / "flow.png").ravel(), expected)
+    np.testing.assert_array_equal(decode_flow(encode_flow(values)).ravel(), expected)
+    every = np.arange(-(2**15), 2**15, dtype=np.float32).reshape(256, 128, 2) / 64
+    for flow in (every, np.asfortranarray(every), every[::-1, ::-1], every[:, :1]):
+        stored = decode_flow(encode_flow(flow))
+        assert stored.flags.c_contiguous
+        np.testing.assert_array_equal(stored, flow)
+
+
+def test_the_cache_holds_four_planes_of_bytes(tmp_path):
+    (tmp_path / "flow.png").write_bytes(encode_flow(np.float32([[[1.5, -2.25], [0, 4]]])))
+    planes = cv2.imread(str(tmp_path / "flow.png"), cv2.IMREAD_UNCHANGED)
+    # 96, -144, 0 and 256 in two's complement
+    assert planes.tolist() == [[0x60, 0, 0, 0, 0x70, 0, 0xFF, 0x01]]
+
+
+def test_a_file_has_the_layout_of_kitti(tmp_path):
+    flow = np.random.default_rng(1).integers(-(2**15), 2**15, (6, 9, 2)) / np.float32(64)
+    pixels = np.ones((6, 9, 3), dtype=np.uint16)
+    pixels[..., 2], pixels[..., 1] = 64 * flow[..., 0] + 32768, 64 * flow[..., 1] + 32768
+    write_flow(tmp_path / "flow.png", flow)
+    written = cv2.imread(str(tmp_path / "flow.png"), cv2.IMREAD_UNCHANGED)
+    assert written.dtype == np.uint16
+    np.testing.assert_array_equal(written, pixels)
+    np.testing.assert_array_equal(read_flow(tmp_path / "flow.png"), flow)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -136,9 +165,10 @@ def test_broken_file_is_named(tmp_path):
         path.write_bytes(content)
         with pytest.raises(ValueError, match="flow.png"):
             read_flow(path)
-    cv2.imwrite(str(path), np.zeros((4, 4, 3), dtype=np.uint8))  # a picture, not flow
-    with pytest.raises(ValueError, match="flow.png"):
-        read_flow(path)
+    for shape in ((4, 4, 3), (4, 4, 4), (4, 6)):  # pictures, not flow
+        cv2.imwrite(str(path), np.zeros(shape, dtype=np.uint8))
+        with pytest.raises(ValueError, match="flow.png"):
+            read_flow(path)
 
 
 def test_resize_scales_the_vectors():
@@ -150,6 +180,38 @@ def test_resize_scales_the_vectors():
     assert resize_flow(flow, (20, 10)) is flow
 
 
+def test_resized_flow_is_as_a_product_says():
+    flow = np.random.default_rng(2).normal(0, 9, (31, 45, 2)).astype(np.float32)
+    expected = cv2.resize(flow, (29, 17), interpolation=cv2.INTER_AREA)
+    expected = expected * np.float32([29 / 45, 17 / 31])
+    np.testing.assert_array_equal(resize_flow(flow, (29, 17)), expected)
+
+
 def test_input_is_x_y_and_magnitude():
     flow = np.float32([[[3, -4], [0, 0]]])
-    np.testing.assert_allclose(flow_to_input(flow), [[[3, -4, 5], [0, 0, 0]]])
+    expected = [[[3, 0]], [[-4, 0]], [[5, 0]]]
+    np.testing.assert_array_equal(flow_to_input(flow), expected)
+    out = np.full((3, 1, 2), np.nan, dtype=np.float32)
+    assert flow_to_input(flow, out) is out
+    np.testing.assert_array_equal(out, expected)
+
+
+def test_magnitude_is_rounded_once_a_step():
+    flow = np.random.default_rng(3).normal(0, 9, (31, 45, 2)).astype(np.float32)
+    expected = np.dstack([flow, np.sqrt(flow[..., 0] ** 2 + flow[..., 1] ** 2)])
+    np.testing.assert_array_equal(flow_to_input(flow), expected.transpose(2, 0, 1))
+
+
+def test_damaged_flow_is_never_used(tmp_path):
+    """OpenCV itself decodes some of these."""
+    flow = np.random.default_rng(0).normal(size=(12, 9, 2)).astype(np.float32)
+    path, data = tmp_path / "flow.png", encode_flow(flow)
+    for place in range(0, len(data), 7):
+        damaged = bytearray(data)
+        damaged[place] ^= 4
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"cannot read flow .*flow\.png"):
+            read_flow(path)
+    path.write_bytes(data[:-4])
+    with pytest.raises(ValueError, match=r"flow\.png"):
+        read_flow(path)

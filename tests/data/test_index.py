@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import threading
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import h5py
@@ -172,3 +173,34 @@ def test_a_second_process_waits_and_takes_the_index(release, read_files, monkeyp
             index_path(release).write_bytes(stored)
         assert result.result() == expected
     assert read_files == []
+
+
+def stored_with(path, change):
+    """The stored index with its content changed and its checksum right."""
+    stored = json.loads(path.read_text())
+    entry = next(entries for entries in stored["videos"].values() if entries)[0]
+    change(entry)
+    videos = json.dumps(stored["videos"])
+    head = f'{{"version": {VERSION}, "crc32": {zlib.crc32(videos.encode())}, "videos": '
+    path.write_text(f"{head}{videos}}}\n")
+
+
+def test_an_index_with_one_changed_digit_is_read_anew(release):
+    first = load(release)
+    path = index_path(release)
+    text = path.read_text()
+    changed = text.replace('"ids": [', '"ids": [1', 1)
+    assert changed != text
+    path.write_text(changed)
+    assert load(release) == first
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ids", "12"), ("ids", [1.5]), ("boxes", [[1, 2]]), ("rles", [3]), ("height", "9")],
+)
+def test_an_index_of_other_types_is_read_anew(release, name, value):
+    first = load(release)
+    stored_with(index_path(release), lambda entry: entry.update({name: value}))
+    assert load(release) == first

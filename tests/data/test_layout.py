@@ -337,3 +337,87 @@ def test_annotated_frames_ignore_other_files(tmp_path):
         (folder / name).touch()
     assert annotated_frames(tmp_path, "-a") == [2, 19, 99_999]
     assert annotated_frames(tmp_path, "-b") == []
+
+
+# ---------------------------------------------------------------- files of strangers
+
+
+def write_fields(path, **changes):
+    """A sound 3 x 2 annotation of one instance, with fields changed; None leaves one out."""
+    fields = {
+        "reS_id": np.full((3, 2), 77, dtype=np.uint8),
+        "reMask": np.ones((1, 3, 2), dtype=np.uint8),
+        "id": np.array([[77.0]]),
+    }
+    with h5py.File(path, "w") as file:
+        for name, value in (fields | changes).items():
+            if callable(value):
+                value(file, name)
+            elif value is not None:
+                file[name] = value
+    return path
+
+
+def huge(file, name):
+    file.create_dataset(name, (2**20, 2**20), dtype="f8", chunks=(64, 64))
+
+
+def external(file, name):
+    file.create_dataset(name, (1, 3, 2), "u1", external=[("/etc/passwd", 0, 6)])
+
+
+def linked(file, name):
+    file[name] = h5py.ExternalLink("other.mat", name)
+
+
+def virtual(file, name):
+    layout = h5py.VirtualLayout((1, 3, 2), "u1")
+    layout[...] = h5py.VirtualSource("other.mat", name, (1, 3, 2))
+    file.create_virtual_dataset(name, layout)
+
+
+def not_empty(file, name):
+    file[name] = np.array([2**40, 1, 2**40], dtype="u8")
+    file[name].attrs["MATLAB_empty"] = 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"reMask": huge}, "more than its file can hold"),
+        ({"reMask": external}, "stored in another file"),
+        ({"reMask": linked}, "another file"),
+        ({"reMask": virtual}, "stored in another file"),
+        ({"reMask": not_empty}, "called empty and is not"),
+        ({"reS_id": np.full((3, 2), 2**32 + 77, dtype=np.uint64)}, "reS_id is not"),
+        ({"reS_id": np.zeros((3, 0), dtype=np.uint8)}, "reS_id is not"),
+        ({"id": np.array([[2**64 - 1]], dtype=np.uint64)}, "not a whole number"),
+        ({"id": np.array([[1e30]])}, "not a whole number"),
+        (
+            {"reMask": np.zeros((1, 3, 2)), "reBBox": np.array([[np.nan, 1, 2, 2]]).T},
+            "empty mask is no box",
+        ),
+        ({"class": np.zeros((2, 2), dtype="u8") + 2**40}, "not a MATLAB"),
+    ],
+)
+def test_an_annotation_that_claims_what_cannot_be(tmp_path, changes, words):
+    assert read_annotation(write_fields(tmp_path / "good.mat")).joint_ids == [77]
+    path = write_fields(tmp_path / "bad.mat", **changes)
+    with pytest.raises(ReleaseError, match=rf"bad\.mat.*{words}"):
+        read_annotation(path)
+
+
+@pytest.mark.parametrize(
+    "video_id", ["../x", "/etc/passwd", "..", "a/../../x", "..\\x", "C:x", "a\x1b[2J", "x" * 300]
+)
+def test_a_video_id_never_leads_out_of_the_release(tmp_path, video_id):
+    (tmp_path / "videoset.csv").write_text(f'"{video_id}",1,0,1,2,3,5,1,0\n')
+    with pytest.raises(ReleaseError, match=r"videoset\.csv, line 1: .* cannot be a video id"):
+        read_videoset(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["a,b,c\n", "only\n", "a,1,0,1,1e300,3,5,1,0\n"])
+def test_a_wrong_first_line_is_no_header(tmp_path, text):
+    (tmp_path / "videoset.csv").write_text(text)
+    with pytest.raises(ReleaseError, match="line 1"):
+        read_videoset(tmp_path)

@@ -17,7 +17,12 @@ from a2d_d2.data import clip_cache, mapper
 from a2d_d2.data.build import with_window_annotations
 from a2d_d2.data.clip_cache import prepare_clips
 from a2d_d2.data.flow import compute_flow
-from a2d_d2.data.mapper import ClipDatasetMapper, FrameDatasetMapper, build_mapper
+from a2d_d2.data.mapper import (
+    ClipDatasetMapper,
+    FrameDatasetMapper,
+    build_mapper,
+    frames_to_tensor,
+)
 from a2d_d2.data.release import load_release
 from a2d_d2.data.video import VideoError, read_frames
 from a2d_d2.label_space import LabelSpace
@@ -120,6 +125,14 @@ def test_training_clip(record):
     np.testing.assert_array_equal(
         truth.gt_masks.tensor.numpy(), [decode_mask(x) for x in record["annotations"]]
     )
+
+
+def test_frames_become_planes_however_they_lie_in_memory():
+    image = np.random.default_rng(0).integers(0, 256, (6, 10, 3), dtype=np.uint8)
+    for one in (image, image[:, ::-1], image[::-1], image[1:5, 2:7], image[1:5, 7:2:-1]):
+        tensor = frames_to_tensor([one, one + 1])
+        assert tensor.is_contiguous() and tensor.dtype == torch.uint8
+        np.testing.assert_array_equal(pixels(tensor), [one, one + 1])
 
 
 def test_first_frame_has_zero_flow(record):

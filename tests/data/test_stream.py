@@ -1,6 +1,8 @@
 """The stream of training batches: the same from any step on, whatever the loader's processes."""
 
 import itertools
+import os
+import signal
 
 import cv2
 import numpy as np
@@ -85,21 +87,8 @@ def one_thread():
 
 
 def test_a_loader_goes_on_where_another_stopped(tiny_release, one_thread):
-    def loader(workers):
-        options = {
-            "DATASETS.ROOT": str(tiny_release),
-            "DATASETS.TRAIN": ("a2d_train",),
-            "INPUT.MIN_SIZE_TRAIN": (48, 56, 64),
-            "INPUT.COLOR_JITTER": 0.3,
-            "SOLVER.IMS_PER_BATCH": 2,
-            "DATALOADER.NUM_WORKERS": workers,
-            "SEED": 4,
-        }
-        np.random.seed(4)  # noqa: NPY002 as Detectron2's default_setup does
-        return build_train_loader(setup_cfg("", [x for item in options.items() for x in item]))
-
-    whole = list(itertools.islice(iter(loader(0)), 5))
-    resumed = loader(1)
+    whole = list(itertools.islice(iter(_loader(tiny_release, 0)), 5))
+    resumed = _loader(tiny_release, 1)
     start_at(resumed, 3)
     for batch, again in zip(whole[3:], resumed, strict=False):
         for clip, other in zip(batch, again, strict=True):
@@ -108,3 +97,28 @@ def test_a_loader_goes_on_where_another_stopped(tiny_release, one_thread):
             assert torch.equal(clip["flow"], other["flow"])
     sizes = {tuple(clip["image"].shape) for batch in whole for clip in batch}
     assert len(sizes) > 1  # something was drawn
+
+
+def test_a_loaders_process_outlives_sigterm(tiny_release):
+    """A scheduler sends it to all processes; the trainer still needs data for its last step."""
+    batches = iter(_loader(tiny_release, 1))
+    next(batches)
+    (process,) = batches._workers
+    os.kill(process.pid, signal.SIGTERM)
+    for _ in range(6):  # more than are loaded ahead
+        assert len(next(batches)) == 2
+    assert process.is_alive()
+
+
+def _loader(root, workers):
+    options = {
+        "DATASETS.ROOT": str(root),
+        "DATASETS.TRAIN": ("a2d_train",),
+        "INPUT.MIN_SIZE_TRAIN": (48, 56, 64),
+        "INPUT.COLOR_JITTER": 0.3,
+        "SOLVER.IMS_PER_BATCH": 2,
+        "DATALOADER.NUM_WORKERS": workers,
+        "SEED": 4,
+    }
+    np.random.seed(4)  # noqa: NPY002 as Detectron2's default_setup does
+    return build_train_loader(setup_cfg("", [x for item in options.items() for x in item]))

@@ -54,6 +54,17 @@ def test_flow_of_the_transform_is_flow_of_transformed_frames(frames, transform):
         assert end_point_error(picture, expected) > 0.2 * speed
 
 
+@pytest.mark.parametrize(
+    "transform, factors", [(T.HFlipTransform(9), [-1, 1]), (T.VFlipTransform(6), [1, -1])]
+)
+def test_a_flip_negates_one_component(transform, factors):
+    flow = np.random.default_rng(0).normal(0, 9, (6, 9, 2)).astype(np.float32)
+    before = flow.copy()
+    expected = transform.apply_image(flow) * np.float32(factors)
+    np.testing.assert_array_equal(transform.apply_flow(flow), expected)
+    np.testing.assert_array_equal(flow, before)
+
+
 def test_padding_has_no_flow():
     padded = T.PadTransform(1, 2, 3, 4, pad_value=9).apply_flow(np.ones((5, 6, 2), np.float32))
     assert padded.shape == (11, 10, 2)
@@ -98,6 +109,19 @@ def test_testing_only_resizes(frames):
     transforms = draw(build_augmentations(config(*options), False), frames[0])
     assert transforms.apply_image(frames[0]).shape == (32, 48, 3)
     assert [type(t) for t in transforms] == [T.ResizeTransform]
+
+
+def test_a_resize_to_the_same_size_is_left_out(frames):
+    cfg = get_cfg()
+    add_a2d_config(cfg)
+    cfg.merge_from_list(["INPUT.MIN_SIZE_TRAIN", (HEIGHT,), "INPUT.MIN_SIZE_TEST", HEIGHT])
+    for is_train in (True, False):
+        resize = build_augmentations(cfg, is_train)[0]
+        transform = resize(T.AugInput(frames[0]))
+        assert isinstance(transform, T.NoOpTransform)
+        resized = resize.resize.get_transform(frames[0])
+        assert isinstance(resized, T.ResizeTransform)
+        np.testing.assert_array_equal(resized.apply_image(frames[0]), frames[0])
 
 
 def test_crop_comes_before_the_resize(frames):

@@ -108,3 +108,9 @@ def test_without_an_encoder_no_video_is_written(clip, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="video.mp4: this OpenCV has no mp4v encoder"):
         write_frames(tmp_path / "video.mp4", iter_frames(clip), 25)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_video_that_announces_too_much_is_not_decoded(clip, monkeypatch):
+    monkeypatch.setattr(video, "MAX_PIXELS", 48 * 32 - 1)
+    with pytest.raises(VideoError, match=r"-clip\.mp4 announces 48 x 32 pixels"):
+        list(iter_frames(clip))

@@ -65,9 +65,7 @@ def make_clip(neighbours, seed):
     middle = len(neighbours[0]) // 2
     return {
         "image": torch.from_numpy(images),
-        "flow": torch.stack(
-            [torch.from_numpy(flow_to_input(flow)).permute(2, 0, 1) for flow in flows]
-        ),
+        "flow": torch.stack([torch.from_numpy(flow_to_input(flow)) for flow in flows]),
         "key_positions": [row[middle] for row in neighbours],
         "neighbours": torch.tensor(neighbours),
         "height": FRAME_SIZE[0],

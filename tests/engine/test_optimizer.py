@@ -22,6 +22,25 @@ def test_only_parameters_that_learn_are_optimised(name, kind):
     assert {group["lr"] for group in optimizer.param_groups} == {0.5}
 
 
+@pytest.mark.parametrize(("name", "kind"), [("SGD", torch.optim.SGD), ("ADAMW", torch.optim.AdamW)])
+def test_the_fused_update_is_the_plain_one(name, kind):
+    options = ["SOLVER.OPTIMIZER", name, "SOLVER.BASE_LR", "0.1", "SOLVER.WEIGHT_DECAY", "0.01"]
+    layers = [nn.Linear(3, 2), nn.Linear(3, 2)]
+    layers[1].load_state_dict(layers[0].state_dict())
+    momentum = {"momentum": 0.9} if name == "SGD" else {}
+    optimizers = [
+        build_optimizer(setup_cfg("", options), layers[0]),
+        kind(layers[1].parameters(), lr=0.1, weight_decay=0.01, foreach=False, **momentum),
+    ]
+    for _ in range(3):
+        for layer, optimizer in zip(layers, optimizers, strict=True):
+            optimizer.zero_grad()
+            layer(torch.tensor([[1.0, -2.0, 3.0]])).square().sum().backward()
+            optimizer.step()
+    for x, y in zip(*(layer.parameters() for layer in layers), strict=True):
+        torch.testing.assert_close(x, y)
+
+
 def test_an_unknown_optimiser_is_named():
     with pytest.raises(ValueError, match=r"SOLVER\.OPTIMIZER is 'ADAGRAD'; use SGD or ADAMW"):
         build_optimizer(setup_cfg("", ["SOLVER.OPTIMIZER", "ADAGRAD"]), nn.Linear(1, 1))

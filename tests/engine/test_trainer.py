@@ -1,6 +1,7 @@
 """Training, resuming and evaluating through train_net.py."""
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,12 @@ import torch
 from torch import nn
 
 from a2d_d2.config import setup_cfg
+from a2d_d2.engine import trainer
 from a2d_d2.engine.trainer import (
+    ActorActionTrainer,
     BestModelWriter,
     ResumableBestCheckpointer,
+    drop_half_line,
     has_unused_levels,
 )
 
@@ -150,6 +154,70 @@ def test_the_best_score_survives_a_restart(tmp_path):
     assert again["model"]["weight"].equal(first["model"]["weight"])
     assert hook(2, 50.0).best_metric == 50.0
     assert not (tmp_path / "last_checkpoint").exists()
+
+
+def test_a_score_is_never_noted_before_its_weights_are_there(tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    made = ResumableBestCheckpointer(0, BestModelWriter(nn.Linear(1, 1), str(tmp_path)), "s")
+    storage = SimpleNamespace(latest=lambda: {"s": (40.0, 1)})
+    made.trainer = SimpleNamespace(start_iter=0, iter=1, max_iter=2, storage=storage)
+    (tmp_path / "model_best.json").write_text('{"score": 99.0, "iteration": 7}')
+    made.before_train()  # a new run: what an older one reached does not count
+    assert not (tmp_path / "model_best.json").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            made.after_train()
+    assert [path.name for path in tmp_path.iterdir()] == ["model_best.pth"]
+    made.best_iter = made.best_metric = None
+    made.after_train()
+    assert json.loads((tmp_path / "model_best.json").read_text())["score"] == 40.0
+
+
+def test_half_a_line_of_the_log_is_cut_off(tmp_path):
+    log = tmp_path / "metrics.json"
+    drop_half_line(str(log))
+    assert not log.exists()
+    for before, after in [
+        (b'{"a": 1}\n{"a"', b'{"a": 1}\n'),
+        (b'{"a": 1}\n', b'{"a": 1}\n'),
+        (b"{", b""),
+    ]:
+        log.write_bytes(before)
+        drop_half_line(str(log))
+        assert log.read_bytes() == after
+
+
+def test_a_users_mistake_in_training_is_one_line_of_the_log(package_log, monkeypatch):
+    monkeypatch.delenv("A2D_D2_DEBUG", raising=False)
+    log = logging.getLogger("detectron2.engine.train_loop")
+    for error in (OSError("cannot write x: No space left on device"), RuntimeError("a bug")):
+        try:
+            with trainer._without_traceback():
+                try:
+                    raise error
+                except Exception:
+                    log.exception("Exception during training:")
+                    raise
+        except type(error):
+            pass
+    mistake, bug = package_log.records
+    assert mistake.exc_info is None
+    assert mistake.getMessage() == "training ends: cannot write x: No space left on device"
+    assert bug.exc_info is not None
+
+
+def test_deterministic_kernels_are_asked_for_by_the_key(tiny_options, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda *a, **k: asked.append((a, k)))
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    config = str(ROOT / "configs/synthetic/R18_FPN.yaml")
+    ActorActionTrainer(setup_cfg(config, tiny_options))
+    assert asked == []
+    ActorActionTrainer(setup_cfg(config, [*tiny_options, "SOLVER.DETERMINISTIC", "True"]))
+    assert asked == [((True,), {"warn_only": True})]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,9 @@ from a2d_d2.evaluation.predictions import (
     write_predictions,
     written_boxes_and_scores,
 )
+from a2d_d2.evaluation.score_files import evaluate_files
 from a2d_d2.label_space import LabelSpace
+from a2d_d2.segmenters.files import segment_predictions
 
 A2D = LabelSpace.a2d()
 MASK = np.array([[0, 1, 1], [1, 1, 0]], dtype=bool)
@@ -282,3 +284,36 @@ def test_instances_without_masks_and_no_instances(tmp_path):
     assert [e["segmentation"] for e in instances_to_json(instances, "v", 0, A2D)] == [None] * 3
     write_predictions(tmp_path / "p.json", [])
     assert read_predictions(tmp_path / "p.json", A2D) == {}
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        {"size": [10**9, 10**9], "counts": [10**18]},
+        {"size": [2**29, 2**29], "counts": "PPPPPPP0"},
+        {"size": [2**14, 2**13], "counts": [2**27]},
+        {"size": [2, 3], "counts": [2**63, -(2**63), 6]},
+        {"size": [2, 3], "counts": "o" * 40},
+        {"size": [2, 3], "counts": "\ud800"},
+    ],
+)
+def test_masks_that_claim_what_cannot_be(segmentation):
+    """Without taking the memory that they ask for."""
+    with pytest.raises(ValueError):
+        decode_mask(segmentation)
+    with pytest.raises(ValueError):
+        compress_mask(segmentation)
+
+
+@pytest.mark.parametrize("video_id", ["../../etc/passwd", "/etc/passwd", "..", "a/../b"])
+def test_a_video_id_is_only_compared_with_the_release(tmp_path, video_id, tiny_release):
+    path = tmp_path / "predictions.json"
+    entry = {"video_id": video_id, "frame": 1}
+    path.write_text(json.dumps([entry]))
+    with pytest.raises(ValueError, match="unknown video"):
+        evaluate_files(tiny_release, "test", LabelSpace.a2d(), predictions=path, progress=False)
+    with pytest.raises(ValueError, match="unknown video"):
+        segment_predictions(
+            *(tiny_release, "test", path, tmp_path / "out.json", LabelSpace.a2d()), progress=False
+        )
+    assert sorted(tmp_path.iterdir()) == [path]

@@ -71,3 +71,25 @@ def test_masks_must_have_the_size_of_the_frame():
     found = predictions(([0], "adult", 0.1, {}))
     with pytest.raises(ValueError, match=r"1 x 4, the frame 4 x 1 \(height x width\)"):
         rasterize_instances(found, (4, 1), A2D)
+
+
+def test_painting_equals_assigning_the_masks():
+    random = np.random.default_rng(0)
+    for share in (0.02, 0.5, 1.0):
+        masks = random.random((4, 7, 9)) < share
+        masks[0, 0, 0] = True  # an encoding that begins inside
+        found = FramePredictions(
+            np.zeros((4, 4)),
+            np.array([0, 1, 5, 6]),
+            np.array([0.9, 0.8, 0.95, 0.7]),
+            np.eye(9)[[CLIMBING, CLIMBING, 8, 8]],
+            [encode_mask(mask) for mask in masks],
+        )
+        expected = np.zeros((7, 9), dtype=int)
+        for i in (3, 1, 0, 2):
+            pair = found.actors[i], found.action_scores[i].argmax()
+            if A2D.valid[pair]:
+                expected[masks[i]] = A2D.joint_id(*pair)
+        painted = rasterize_instances(found, (7, 9), A2D)
+        assert painted.flags.c_contiguous and painted.dtype == A2D.label_map_dtype
+        np.testing.assert_array_equal(painted, expected)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from a2d_d2.evaluation import segmentation
 from a2d_d2.evaluation.segmentation import (
     class_names,
     level_confusions,
@@ -51,6 +52,28 @@ def test_random_maps_equal_the_reference(reference, dtype):
     for level, expected in reference.segmentation(pairs).items():
         values = [scores[level][name] for name in ("ave", "glo", "mIoU")]
         assert values == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("most_ids", [1, 256])
+@pytest.mark.parametrize("dtypes", [(np.int32, np.uint8), (np.uint64, np.int8)])
+def test_counts_are_those_of_each_pixel(monkeypatch, most_ids, dtypes):
+    monkeypatch.setattr(segmentation, "_MOST_IDS", most_ids)
+    ids = [0, *A2D.joint_ids]
+    truth, predicted = (
+        np.random.default_rng(i).choice(ids, (9, 14)).astype(dtype)
+        for i, dtype in enumerate(dtypes)
+    )
+    expected = np.zeros((len(ids), len(ids)), dtype=np.int64)
+    for true, label in zip(truth.flat, predicted.flat, strict=True):
+        expected[ids.index(true), ids.index(label)] += 1
+    np.testing.assert_array_equal(pixel_confusion(truth, predicted, A2D), expected)
+    for wrong in (5, 20, 80):
+        predicted[3, 4] = wrong
+        with pytest.raises(ValueError, match=f"label {wrong} in the label map is neither"):
+            pixel_confusion(truth, predicted, A2D)
+    predicted[3, 4], truth[0, 0] = 5, 70
+    with pytest.raises(ValueError, match="label 70 in the annotation is neither"):
+        pixel_confusion(truth, predicted, A2D)
 
 
 def test_a_perfect_map_has_100():

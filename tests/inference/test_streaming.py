@@ -3,6 +3,7 @@
 import itertools
 import threading
 import weakref
+from collections import Counter
 from dataclasses import fields
 
 import cv2
@@ -15,6 +16,7 @@ from a2d_d2.inference import frames as frames_module
 from a2d_d2.inference import streaming
 from a2d_d2.inference.check import ClipWise, check_video
 from a2d_d2.inference.streaming import StreamingPredictor
+from a2d_d2.modeling.temporal import TemporalConv
 
 HEIGHT, WIDTH = 64, 80
 # Frames are shrunk, and padded after that; a second level of time by default.
@@ -121,6 +123,8 @@ def background_threads():
         (["INPUT.CLIP.LENGTH", 9, "MODEL.TEMPORAL.NUM_LAYERS", 1], 6, {}),
         (["INPUT.CLIP.STRIDE", 2], 11, {"batch_size": 3}),
         (["INPUT.CLIP.STRIDE", 4, "MODEL.TEMPORAL.NUM_LAYERS", 1], 7, {}),
+        # layers of time computed once a frame, at the ends of short videos
+        *((["INPUT.CLIP.STRIDE", 2], count, {"batch_size": 2}) for count in range(1, 7)),
         (["INPUT.CLIP.STRIDE", 3, "INPUT.CLIP.LENGTH", 3], 6, {"batch_size": 1}),
         # detection on some frames
         ([], 9, {"every": 2}),
@@ -253,6 +257,50 @@ def flows(monkeypatch):
 
     monkeypatch.setattr(frames_module, "compute_flow", spy)
     return calls
+
+
+@pytest.fixture
+def temporal_rows(monkeypatch):
+    """How many outputs for a frame the temporal modules computed: by step, None for windows."""
+    rows = Counter()
+    step, forward = TemporalConv.step, TemporalConv.forward
+
+    def count_step(self, index, features, neighbours):
+        rows[index] += len(neighbours)
+        return step(self, index, features, neighbours)
+
+    def count_windows(self, features, neighbours):
+        rows[None] += len(neighbours)
+        return forward(self, features, neighbours)
+
+    monkeypatch.setattr(TemporalConv, "step", count_step)
+    monkeypatch.setattr(TemporalConv, "forward", count_windows)
+    return rows
+
+
+@pytest.mark.parametrize(
+    "options, arguments, expected",
+    [
+        # both streams, 14 frames
+        ([], {}, {0: 28, 1: 28}),
+        ([], {"batch_size": 1}, {0: 28, 1: 28}),
+        (["INPUT.CLIP.STRIDE", 3], {"batch_size": 5}, {0: 28, 1: 28}),
+        # key frames 0, 5 and 10, and for the first layer the frames beside them
+        ([], {"every": 5}, {0: 2 * (2 + 3 + 3), 1: 2 * 3}),
+        ([], {"every": 2, "batch_size": 3}, {0: 28, 1: 14}),
+        # windows that hold less than the temporal modules look at
+        (["INPUT.CLIP.LENGTH", 3], {}, {None: 28}),
+        (["INPUT.CLIP.LENGTH", 4], {}, {None: 28}),
+        (["MODEL.TEMPORAL.ENABLED", False], {}, {}),
+    ],
+)
+def test_every_step_in_time_is_taken_once_a_frame(
+    make_predictor, temporal_rows, options, arguments, expected
+):
+    small = ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", 1.0, "INPUT.MIN_SIZE_TEST", 32]
+    predictor = make_predictor(*small, *options, **arguments)
+    assert len(list(predictor.predict(timed(make_frames(14))))) == 14
+    assert temporal_rows == expected
 
 
 @pytest.mark.parametrize("arguments", [{}, {"batch_size": 1}, {"batch_size": 5}])

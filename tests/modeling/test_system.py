@@ -47,6 +47,7 @@ def test_what_a_system_takes_and_predicts(options, clips, actions):
         ([*CARTESIAN, *PAIRS, "MODEL.TRAIN_BRANCH", "actor"], "MODEL.TRAIN_BRANCH is 'actor', but"),
         (STOCK[2:], "CanonicalROIHeads knows no actions; .* use ActorActionROIHeads or Cartesian"),
         (STOCK[:2], "ActorActionROIHeads needs clips, .* use CanonicalROIHeads"),
+        ([*STOCK, "MODEL.BACKBONE.RECOMPUTE", "True"], "MODEL.BACKBONE.RECOMPUTE is not read by"),
         ([*STOCK, "MODEL.TRAIN_BRANCH", "separate"], "MODEL.TRAIN_BRANCH is 'separate', but"),
         (
             [*STOCK, *PAIRS, "MODEL.ROI_ACTION_HEAD.EXCLUDED_ACTORS", "['cat']"],

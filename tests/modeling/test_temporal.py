@@ -47,6 +47,18 @@ def test_equals_zero_padded_convolution_of_the_whole_video(num_layers):
         torch.testing.assert_close(result[level], expected)
 
 
+def test_steps_in_turn_equal_the_whole():
+    frames = features()
+    module = random_biases(TemporalConv(SHAPES, num_layers=3))
+    assert module.step_radii == (1, 1, 1)
+    result = frames
+    for index in range(3):
+        result = module.step(index, result, all_neighbours(6, 1))
+    expected = module(frames, all_neighbours(6, 3))
+    for level in frames:
+        torch.testing.assert_close(result[level], expected[level])
+
+
 def test_frames_outside_the_receptive_field_change_nothing():
     module = TemporalConv(SHAPES, num_layers=1)
     neighbours = torch.tensor([[1, 2, 3]])

@@ -15,7 +15,7 @@ from a2d_d2.evaluation.predictions import encode_mask
 from a2d_d2.label_space import LabelSpace
 from a2d_d2.visualization import results
 from a2d_d2.visualization.clips import draw_clips
-from a2d_d2.visualization.results import frame_agreement, make_report, spread
+from a2d_d2.visualization.results import frame_agreement, make_report, read_metrics, spread
 
 A2D = LabelSpace.a2d()
 
@@ -158,3 +158,18 @@ def test_clips_are_drawn_as_the_mapper_gives_them(tmp_path, tiny_release, split)
         assert (cv2.imread(str(path)) == cv2.imread(str(other))).all()
     with pytest.raises(ValueError, match="names no data set; give --config-file"):
         draw_clips(setup_cfg(), split, 1, tmp_path / "c", progress=False)
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        {"segmentation": {"joint": {"mIoU": "<b>"}}},
+        {"segmentation": {"joint": [1]}},
+        {"segmentation": {}, "detection": 7},
+        {"segmentation": {}, "per_class": {"segmentation": {"actor": {"dog": 3}}}},
+        {"segmentation": {}, "per_class": [1]},
+    ],
+)
+def test_scores_that_are_no_numbers(tmp_path, metrics):
+    with pytest.raises(ValueError, match=r"m\.json holds scores that are no numbers"):
+        read_metrics(str(write(tmp_path / "m.json", metrics)))

@@ -141,3 +141,17 @@ def test_needs_no_network():
     text = render_video_page(make_page())
     assert not re.search(r"https?:|url\(|@import|<link|<script src", text)
     assert text.count("<script>") == 1
+
+
+def test_names_of_strangers_are_text():
+    name = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>.mp4"
+    page = make_page(title=name, summary=name, problem=name, video=name, footer=name)
+    text = render_video_page(page)
+    assert text.count("<script") == render_video_page(make_page()).count("<script")
+    assert "<img" not in text and "<script>alert" not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_a_file_name_in_another_encoding_keeps_its_address():
+    text = render_video_page(make_page(video="\udcff.mp4"))
+    assert 'src="./%FF.mp4"' in text

@@ -11,7 +11,7 @@ from a2d_d2.data.synthetic.actors import OVERSAMPLING, make_actor
 from a2d_d2.data.synthetic.generate import Settings, plan_videos, stage_scene
 from a2d_d2.data.synthetic.scene import Scene, Stage
 from a2d_d2.label_space import LabelSpace
-from a2d_d2.utils.files import atomic_path
+from a2d_d2.utils.files import write_image
 
 _INK, _PAPER = (40, 40, 40), 255
 _LINE = 18  # height of a line of text, in pixels
@@ -30,9 +30,7 @@ def write_pictures(folder: str | os.PathLike) -> list[Path]:
     paths = []
     for name, image in pictures.items():
         path = Path(folder) / f"{name}.jpg"
-        with atomic_path(path) as temporary:
-            if not cv2.imwrite(str(temporary), image, [cv2.IMWRITE_JPEG_QUALITY, 84]):
-                raise OSError(f"cannot write {path}")
+        write_image(path, image, [cv2.IMWRITE_JPEG_QUALITY, 84])
         paths.append(path)
     return paths
 

@@ -1,0 +1,159 @@
+"""Checkpoints of a training: whole or not there, the last ones kept, a broken one passed over."""
+
+import json
+import logging
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from detectron2.utils import comm
+from torch import nn
+
+from a2d_d2.utils.files import atomic_path, atomic_stream, write_json
+from a2d_d2.utils.weights import SafeCheckpointer
+
+# Names of files: Detectron2's tag of the last checkpoint, and those before it, oldest first.
+LAST_CHECKPOINT = "last_checkpoint"
+RECENT_CHECKPOINTS = "recent_checkpoints.json"
+FINAL_MODEL = "model_final"
+_PERIODIC = re.compile(r"model_\d{7}\.pth")
+
+logger = logging.getLogger(__name__)
+
+
+class RunCheckpointer(SafeCheckpointer):
+    """Detectron2's checkpointer for a run that may be killed at any moment.
+
+    A file is written beside its name and renamed, ``last_checkpoint`` too.
+
+    Args:
+        model: of the training.
+        save_dir: folder of the run.
+        kept: number of periodic checkpoints to keep, older ones are removed; 0 keeps all.
+        checkpointables: as Detectron2's.
+    """
+
+    def __init__(self, model: nn.Module, save_dir: str, *, kept: int = 0, **checkpointables):
+        super().__init__(model, save_dir, **checkpointables)
+        self.path_manager = _AtomicFiles(self.path_manager)
+        self.kept = kept
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        names = [name for name in self._recent() if name != last_filename_basename]
+        names.append(last_filename_basename)
+        periodic = [name for name in names if _PERIODIC.fullmatch(name)]
+        surplus = periodic[: -self.kept] if self.kept else []
+        # Killed between any two of these, a run finds a checkpoint, and the surplus again.
+        write_json(self._folder / RECENT_CHECKPOINTS, names)
+        super().tag_last_checkpoint(last_filename_basename)
+        for name in surplus:
+            (self._folder / name).unlink(missing_ok=True)
+
+    def find_last(self) -> str | None:
+        """The last checkpoint that is whole, on every process; None where the run has none.
+
+        One that is broken is passed over with a warning.
+
+        Raises:
+            ValueError: none of them is whole, or some process cannot see the file.
+        """
+        found, problem = None, None
+        if comm.is_main_process():
+            found, problem = self._find_last()
+        found, problem = comm.all_gather((found, problem))[0]
+        if problem is None and found is not None:
+            seen = comm.all_gather(Path(found).is_file())
+            if not all(seen):
+                problem = (
+                    f"process {seen.index(False)} cannot see {found}; OUTPUT_DIR must be a folder "
+                    "that all machines share"
+                )
+        if problem is not None:
+            raise ValueError(problem)
+        return found
+
+    def forget(self) -> None:
+        """A new run begins: a resumed one must not go on from checkpoints of an older one."""
+        if not self.save_to_disk:
+            return
+        names = [self._folder / name for name in (RECENT_CHECKPOINTS, LAST_CHECKPOINT)]
+        if any(name.exists() for name in names):
+            logger.warning(
+                f"{self.save_dir} holds checkpoints of an older run: this one begins anew and "
+                "replaces them (--resume would have gone on)"
+            )
+        for name in names:
+            name.unlink(missing_ok=True)
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.save_dir)
+
+    def _recent(self) -> list[str]:
+        """Names of the checkpoints that are still there, oldest first."""
+        try:
+            names = json.loads((self._folder / RECENT_CHECKPOINTS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return []
+        return [name for name in names if (self._folder / name).exists()]
+
+    def _find_last(self) -> tuple[str | None, str | None]:
+        """The file and None, or None and what is wrong; both None where there is nothing."""
+        names = self._recent()[::-1]
+        if self.has_checkpoint():
+            last = Path(self.get_checkpoint_file()).name
+            before = names[names.index(last) + 1 :] if last in names else names
+            names = [last, *before]
+        problems = []
+        for name in names:
+            path = self._folder / name
+            problem = broken_checkpoint(path)
+            if problem is None:
+                if problems:
+                    logger.warning(f"{'; '.join(problems)}: going on from {path}, which is whole")
+                return str(path), None
+            problems.append(f"{path} is broken ({problem})")
+        if not problems:
+            return None, None
+        return None, (
+            f"{'; '.join(problems)}, and there is no other checkpoint; begin anew without --resume"
+        )
+
+
+def broken_checkpoint(path: Path) -> str | None:
+    """What is wrong with a file of torch.save, each of whose parts has a checksum; None if whole.
+
+    torch.load itself does not compare the checksums.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            part = archive.testzip()
+    except OSError as error:
+        return error.strerror or str(error)
+    except (zipfile.BadZipFile, NotImplementedError, EOFError):
+        return "cut off, or no checkpoint"
+    return None if part is None else f"wrong checksum of its part {part}"
+
+
+class _AtomicFiles:
+    """A path manager whose files are whole or not there. Others of its methods are Detectron2's."""
+
+    def __init__(self, path_manager):
+        self._path_manager = path_manager
+
+    def __getattr__(self, name: str):
+        return getattr(self._path_manager, name)
+
+    @contextmanager
+    def open(self, path: str, mode: str = "r") -> Iterator:
+        if mode == "wb":
+            with atomic_stream(path, durable=True) as stream:
+                yield stream
+        elif mode == "w":
+            with atomic_path(path, durable=True) as temporary, open(temporary, mode) as stream:
+                yield stream
+        else:
+            with self._path_manager.open(path, mode) as stream:
+                yield stream

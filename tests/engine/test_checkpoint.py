@@ -1,0 +1,111 @@
+"""Checkpoints of a run that may be killed at any moment."""
+
+import json
+import os
+import resource
+
+import pytest
+import torch
+from torch import nn
+
+from a2d_d2.engine.checkpoint import RunCheckpointer, broken_checkpoint
+
+
+def _checkpointer(folder, kept=0):
+    return RunCheckpointer(nn.Linear(100, 30), str(folder), kept=kept)
+
+
+def _write(folder, *steps, kept=0):
+    for step in steps:
+        _checkpointer(folder, kept).save(f"model_{step:07d}", iteration=step)
+
+
+def _damage(path):
+    """One bit of a weight."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_the_last_ones_are_kept_over_restarts(tmp_path):
+    _write(tmp_path, 0, 1, 2, kept=2)
+    _checkpointer(tmp_path, 2).save("model_final", iteration=2)
+    _write(tmp_path, 3, kept=2)
+    _checkpointer(tmp_path).save("model_best")
+    names = {"model_0000002.pth", "model_0000003.pth", "model_final.pth", "model_best.pth"}
+    assert {path.name for path in tmp_path.glob("*.pth")} == names
+    _write(tmp_path, 4)  # keeps all
+    assert len(list(tmp_path.glob("*.pth"))) == 5
+
+
+def test_a_broken_checkpoint_is_passed_over_with_a_line(tmp_path, package_log):
+    _write(tmp_path, 0, 1, 2)
+    paths = [tmp_path / f"model_{step:07d}.pth" for step in range(3)]
+    assert _checkpointer(tmp_path).find_last() == str(paths[2])
+    assert package_log.records[-1].levelname != "WARNING"
+    torch.load(paths[2])
+    _damage(paths[2])
+    torch.load(paths[2])  # does not notice
+    paths[1].write_bytes(paths[1].read_bytes()[:-500])
+    assert _checkpointer(tmp_path).find_last() == str(paths[0])
+    (line,) = [r.getMessage() for r in package_log.records if r.levelname == "WARNING"]
+    assert f"{paths[2]} is broken (wrong checksum" in line
+    assert f"{paths[1]} is broken (cut off" in line
+    assert f"going on from {paths[0]}" in line
+    paths[0].write_bytes(b"")
+    with pytest.raises(ValueError, match="there is no other checkpoint; begin anew without --res"):
+        _checkpointer(tmp_path).find_last()
+
+
+def test_without_a_checkpoint_there_is_none(tmp_path):
+    assert _checkpointer(tmp_path).find_last() is None
+
+
+def test_the_tag_can_be_set_back_by_hand(tmp_path):
+    _write(tmp_path, 0, 1, 2)
+    (tmp_path / "last_checkpoint").write_text("model_0000001.pth\n")
+    assert _checkpointer(tmp_path).find_last() == str(tmp_path / "model_0000001.pth")
+    _damage(tmp_path / "model_0000001.pth")
+    assert _checkpointer(tmp_path).find_last() == str(tmp_path / "model_0000000.pth")
+
+
+def test_killed_before_the_first_tag(tmp_path):
+    _write(tmp_path, 0)
+    (tmp_path / "last_checkpoint").unlink()
+    assert _checkpointer(tmp_path).find_last() == str(tmp_path / "model_0000000.pth")
+
+
+def test_a_checkpoint_of_another_program_is_found(tmp_path):
+    torch.save({"model": {}}, tmp_path / "model_0000009.pth")
+    (tmp_path / "last_checkpoint").write_text("model_0000009.pth")
+    assert _checkpointer(tmp_path).find_last() == str(tmp_path / "model_0000009.pth")
+
+
+def test_a_new_run_forgets_but_deletes_nothing(tmp_path, package_log):
+    _checkpointer(tmp_path).forget()
+    assert not package_log.records
+    _write(tmp_path, 0)
+    _checkpointer(tmp_path).forget()
+    assert "checkpoints of an older run" in package_log.text
+    assert os.listdir(tmp_path) == ["model_0000000.pth"]
+    assert _checkpointer(tmp_path).find_last() is None
+
+
+def test_a_full_disk_leaves_the_one_before(tmp_path):
+    _write(tmp_path, 0)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"^cannot write .*model_0000001\.pth: .*; free some sp"):
+            _write(tmp_path, 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert _checkpointer(tmp_path).find_last() == str(tmp_path / "model_0000000.pth")
+    assert json.loads((tmp_path / "recent_checkpoints.json").read_text()) == ["model_0000000.pth"]
+    assert len(os.listdir(tmp_path)) == 3
+
+
+def test_what_is_no_checkpoint(tmp_path):
+    assert broken_checkpoint(tmp_path / "none.pth") == "No such file or directory"
+    (tmp_path / "text.pth").write_text("weights")
+    assert broken_checkpoint(tmp_path / "text.pth") == "cut off, or no checkpoint"

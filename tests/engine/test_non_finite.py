@@ -1,0 +1,178 @@
+"""Steps that are not finite change nothing, are kept, and can be done again."""
+
+import importlib.util
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from a2d_d2.engine import non_finite
+from a2d_d2.engine.non_finite import describe, replay
+from a2d_d2.utils.cli import run_tool
+
+TOY = Path(__file__).with_name("toy_training.py")
+_spec = importlib.util.spec_from_file_location("toy_training", TOY)
+toy = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(toy)
+NAN = float("nan")
+
+
+def _state(trainer):
+    """Weights, statistics and momentum."""
+    momentum = [s["momentum_buffer"].clone() for s in trainer.optimizer.state.values()]
+    return [value.clone() for value in trainer.model.state_dict().values()] + momentum
+
+
+def _make(batches, folder, **options):
+    torch.manual_seed(0)
+    return toy.make_trainer(toy.Toy(), batches, folder, **options)
+
+
+@pytest.mark.parametrize(
+    ("bad", "what"),
+    [
+        (toy.batch(NAN), "loss"),
+        (toy.batch(diverged=True), "loss"),
+        (toy.batch(root=True), "gradient"),
+    ],
+)
+def test_a_step_that_is_not_finite_changes_nothing(bad, what, tmp_path, package_log):
+    good = toy.batch()
+    trainer = _make([good, bad, good], tmp_path, max_skipped=1)
+    toy.step(trainer, 0)
+    before = _state(trainer)
+    toy.step(trainer, 1)
+    assert all(x.equal(y) for x, y in zip(before, _state(trainer), strict=True))
+    assert f"left out: the {what} of step 1 is not finite" in package_log.text
+    toy.step(trainer, 2)
+
+    without = _make([good, good], tmp_path / "without")
+    toy.step(without, 0)
+    toy.step(without, 2)
+    assert all(x.equal(y) for x, y in zip(_state(without), _state(trainer), strict=True))
+    assert not (tmp_path / "without").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["step_0000001.pth"]
+
+
+def test_too_many_end_the_training_also_after_a_restart(tmp_path):
+    bad = toy.batch(NAN)
+    trainer = _make([bad] * 3, tmp_path, max_skipped=1)
+    toy.step(trainer, 0)
+    resumed = _make([bad] * 3, tmp_path, max_skipped=1)
+    resumed.load_state_dict(trainer.state_dict())
+    path = tmp_path / "step_0000001.pth"
+    words = f"the loss of step 1 is not finite .*loss_square nan.*replay_batch.py {path}.*1 steps"
+    with pytest.raises(ValueError, match=words):
+        toy.step(resumed, 1)
+    assert path.exists()
+
+
+@pytest.fixture
+def replay_toy(monkeypatch, small_cfg, tmp_path):
+    """replay_toy(batch): trains on it, which ends the training; gives the file."""
+
+    def build(cfg):
+        return toy.Toy()
+
+    monkeypatch.setattr(non_finite, "build_model", build)
+
+    def make(clips):
+        trainer = _make([clips], tmp_path / "bad", config=small_cfg().dump())
+        with pytest.raises(ValueError, match="not finite"):
+            toy.step(trainer, 7)
+        return tmp_path / "bad" / "step_0000007.pth"
+
+    return make
+
+
+def test_replay_finds_the_module(replay_toy):
+    facts, (found,) = replay(replay_toy(toy.batch(NAN)))
+    assert facts == {"step": 7, "what": "loss"}
+    assert math.isnan(found.losses["loss_square"]) and math.isnan(found.stored["loss_square"])
+    assert found.module == "linear (Linear)"
+    assert found.output == "output: 12 of 12 values" and not found.inputs_finite
+    assert found.weights == [] and not found.is_finite
+
+
+def test_replay_finds_the_gradient(replay_toy):
+    facts, (found,) = replay(replay_toy(toy.batch(root=True)))
+    assert facts["what"] == "gradient"
+    assert found.losses == found.stored and all(map(math.isfinite, found.losses.values()))
+    assert found.module is None
+    assert found.gradient.startswith("norm.")  # the last layer is the first to get one
+    lines = describe(found, 0)
+    assert "  every module's output is finite" in lines
+    assert lines[-1].startswith("  first gradient that is not finite: norm.")
+
+
+def test_replay_finds_a_weight(replay_toy):
+    path = replay_toy(toy.batch(NAN))
+    data = torch.load(path, weights_only=False)
+    data["weights"]["norm.weight"][1] = math.inf
+    data["processes"][0]["clips"] = toy.batch()
+    torch.save(data, path)
+    _, (found,) = replay(path)
+    assert found.module == "norm (BatchNorm1d)" and found.inputs_finite
+    assert found.output == "output: 4 of 12 values"
+    assert found.weights == ["norm.weight"]
+
+
+def test_generators_are_set_back():
+    import random
+
+    import numpy as np
+
+    states = non_finite.generator_states()
+    draws = [random.random(), np.random.random(), torch.rand(1).item()]  # noqa: NPY002
+    non_finite.set_generators(states)
+    assert draws == [random.random(), np.random.random(), torch.rand(1).item()]  # noqa: NPY002
+
+
+def test_the_command(replay_toy, monkeypatch, capsys, tmp_path):
+    path = Path(__file__).parents[2] / "tools" / "replay_batch.py"
+    spec = importlib.util.spec_from_file_location("replay_batch", path)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["replay_batch.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            run_tool(tool.main)
+        return end.value.code, capsys.readouterr()
+
+    saved = replay_toy(toy.batch(NAN))
+    code, (out, _) = run(saved)
+    assert code == 1
+    assert out.splitlines()[:3] == [
+        "step 7: the loss was not finite",
+        "process 0:",
+        "  loss_square nan",
+    ]
+    assert "linear (Linear), output: 12 of 12 values; its input is not finite either" in out
+
+    other = tmp_path / "other.pth"
+    torch.save({"model": {}}, other)
+    for file, words in [(other, "no batch to replay"), (tmp_path / "none.pth", "No such file")]:
+        code, (_, err) = run(file)
+        assert code == 2 and err.startswith("error: ") and words in err and str(file) in err
+
+
+def test_two_processes_agree(tmp_path):
+    done = subprocess.run([sys.executable, TOY, tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert first["weights"] == second["weights"]
+    assert first["weights"][0] == first["weights"][2] != first["weights"][3]
+    for seen in (first, second):
+        assert seen["mean"][0] == seen["mean"][2] != seen["mean"][3]
+        assert seen["skipped"] == 2
+        assert (seen["stopped"], seen["code"]) == (3, 75)
+    data = torch.load(tmp_path / "non_finite" / "step_0000001.pth", weights_only=True)
+    finite = [math.isfinite(process["losses"]["loss_square"]) for process in data["processes"]]
+    assert finite == [True, False]
+    data = torch.load(tmp_path / "non_finite" / "step_0000002.pth", weights_only=True)
+    assert list(data["processes"][1]["losses"]) == ["proposals"]

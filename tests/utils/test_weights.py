@@ -1,0 +1,109 @@
+"""Checkpoints are data: the same arrays as pickle and torch give, and no call of anything else."""
+
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from a2d_d2.modeling.start_weights import load_weights
+from a2d_d2.utils.weights import SafeCheckpointer, load_pickle
+
+ARRAYS = {
+    "a.weight": np.arange(12, dtype=np.float32).reshape(3, 4),
+    "b": np.asfortranarray(np.arange(6, dtype=">i8").reshape(2, 3)),
+    "half": np.float16([1.5, -2]),
+    "empty": np.zeros((0, 3)),
+    "scalar": np.array(7, dtype=np.uint8),
+    "flags": np.array([True, False]),
+}
+
+
+def assert_same(found, expected):
+    assert list(found) == list(expected)
+    for name, array in expected.items():
+        assert found[name].shape == array.shape and (found[name] == array).all()
+        assert found[name].dtype == array.dtype.newbyteorder("=")
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_every_protocol(tmp_path, protocol):
+    path = tmp_path / "zoo.pkl"
+    value = {"model": ARRAYS, "__author__": "x", "number": np.float32(2.5), "list": [1, (2, "a")]}
+    path.write_bytes(pickle.dumps(value, protocol))
+    found = load_pickle(path)
+    assert_same(found.pop("model"), ARRAYS)
+    assert found == {"__author__": "x", "number": 2.5, "list": [1, (2, "a")]}
+
+
+def test_a_file_of_python_2(tmp_path):
+    """As the zoo's Caffe2 models: protocol 2, bytes as str, by hand."""
+    path = tmp_path / "R-50.pkl"
+    path.write_bytes(
+        b"\x80\x02}q\x00U\x05blobs}U\x06conv_wcnumpy.core.multiarray\n_reconstruct\n"
+        b"cnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01K\x02\x85cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R"
+        b"(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89U\x08\x00\x00\x80?\x00\x00\x00@"
+        b"tbss."
+    )
+    assert load_pickle(path)["blobs"]["conv_w"].tolist() == [1, 2]
+
+
+class _Call:
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"cbuiltins\neval\n(S'1'\ntR.",
+        b"cnumpy\nndarray\n((I1000000000000\ntI0\ntR.",
+        b"\x80\x05\x8e" + (2**40).to_bytes(8, "little") + b"x.",  # a length of 1 TiB
+        b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b"x.",
+        b"}r\xff\xff\xff\x7f.q",  # a memo of 2**31 entries, in C's unpickler
+        b"}" + b")" + b"\x85" * 200_000 + b"K\x01s.",  # hashing this key overflows the stack
+        b"cnumpy\ndtype\n(S'O'\nI0\nI1\ntR.",
+        b"(lp0\nI1\na.",
+        b"",
+        b".",
+    ],
+)
+def test_pickles_that_are_refused(tmp_path, data):
+    path = tmp_path / "zoo.pkl"
+    path.write_bytes(data)
+    if data.startswith(b"}r"):
+        assert load_pickle(path) == {}
+        return
+    with pytest.raises(ValueError, match="not a pickle of arrays"):
+        load_pickle(path)
+
+
+@pytest.mark.parametrize("suffix", [".pkl", ".pth", ".pyth"])
+def test_no_checkpoint_runs_anything(tmp_path, suffix):
+    flag, path = tmp_path / "ran", tmp_path / f"evil{suffix}"
+    weights = {"model": {"weight": _Call(os.mkdir, str(flag))}, "__author__": "x"}
+    if suffix == ".pkl":
+        path.write_bytes(pickle.dumps(weights))
+    else:
+        torch.save(weights, path)
+    with pytest.raises(ValueError, match=r"MODEL\.WEIGHTS.*evil.*not a checkpoint of tensors"):
+        load_weights(nn.Linear(1, 1), "MODEL.WEIGHTS", str(path))
+    assert not flag.exists()
+    pickle.loads(pickle.dumps(_Call(os.mkdir, str(flag))))
+    assert flag.exists()  # it would have
+
+
+def test_torch_files_load_as_before(tmp_path):
+    model, other = nn.Linear(2, 3), nn.Linear(2, 3)
+    SafeCheckpointer(model, str(tmp_path)).save("x", iteration=5)
+    assert SafeCheckpointer(other).load(str(tmp_path / "x.pth")) == {"iteration": 5}
+    assert torch.equal(model.weight, other.weight)
+    torch.save({"model_state": model.state_dict()}, tmp_path / "y.pyth")
+    third = nn.Linear(2, 3)
+    SafeCheckpointer(third).load(str(tmp_path / "y.pyth"))
+    assert torch.equal(model.weight, third.weight)
