@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+from a2d_d2.benchmark.memory import LARGEST_CHANGE, LENGTHS, PATHS
 from a2d_d2.engine.demo import SEED, full_demo_summary, settings_digest
 from a2d_d2.evaluation.tables import markdown_table
 from a2d_d2.experiments.tables import readme_block
@@ -56,13 +57,57 @@ def index_block(result: dict) -> str:
     )
 
 
+def video_block(results: dict) -> str:
+    """What streaming costs, from ``stream*.json`` and ``memory.json`` of ``results/benchmarks``."""
+    streams = [results[name] for name in sorted(results) if name.startswith("stream")]
+    lines = []
+    if streams:
+        frames, machine = streams[0]["frames"], streams[0]["machine"]
+        titles = {
+            "streaming_to_parts": "streaming / sum of its parts, each once a frame",
+            "naive_to_streaming": "whole window for each frame / streaming",
+            "streaming_to_mask_rcnn": "streaming / Mask R-CNN on single frames",
+        }
+        heads = [f"{stream['frames']['detections']} detections a frame" for stream in streams]
+        rows = [["ratio of times", *heads, "goal"], ["---", *["---:"] * len(streams), "---"]]
+        for name, title in titles.items():
+            figures = [stream["ratios"][name] for stream in streams]
+            goal = f"at most {figures[0]['at_most']:g}" if "at_most" in figures[0] else ""
+            goal = goal or f"(limit: near {figures[0]['limit']})"
+            rows.append([title, *(f"{figure['median']:.2f}" for figure in figures), goal])
+        lines += ["| " + " | ".join(row) + " |" for row in rows]
+        lines += [
+            "",
+            f"ResNet-{streams[0]['model']['depth']}, T = {streams[0]['model']['window']}, two "
+            f"temporal layers, {frames['height']}x{frames['width']} pixels, random weights, "
+            f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''} on a CPU core. "
+            "What is detected costs as much as the backbones or more, in every way alike: fewer "
+            "detections bring the second ratio nearer to its limit. Nothing was measured on a GPU.",
+        ]
+    if "memory" in results:
+        memory = results["memory"]
+        for path, title in PATHS.items():
+            short, long = (memory["peaks"][path][name] for name in LENGTHS)
+            lines.append(
+                f"Peak memory of {title}: {short['cpu_mib']:.0f} MiB for {short['frames']} frames, "
+                f"{long['cpu_mib']:.0f} MiB for {long['frames']}, ratio "
+                f"{memory['ratios'][path]['cpu']['ratio']:.3f} (goal: within {LARGEST_CHANGE:.0%})."
+            )
+    lines.append(
+        "Written by `python tools/benchmark.py stream --json results/benchmarks/stream.json`, the "
+        "same with `TEST.DETECTIONS_PER_IMAGE 10`, and `memory`."
+    )
+    return "\n".join(lines)
+
+
 BLOCKS = {
     "demo": ("results/demo/summary.json", demo_block),
     "r101": ("results/r101_step.json", step_block),
     "index": ("results/start.json", index_block),
     "experiments": ("results/synthetic/results.json", readme_block),
-    # A folder: of the files that are there, all of which may be missing.
+    # Folders: of the files that are there, all of which may be missing.
     "reliability": ("results/reliability", reliability_block),
+    "video": ("results/benchmarks", video_block),
 }
 # Left out while neither their results nor their markers are there.
 OPTIONAL = {"experiments"}

@@ -13,6 +13,7 @@ from a2d_d2.utils.readme import (
     demo_block,
     take_over_demo,
     update_readme,
+    video_block,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -114,3 +115,34 @@ def test_a_missing_block_is_named(tmp_path):
     (folder / "summary.json").write_text(json.dumps(json.loads(summary)))
     with pytest.raises(ValueError, match="results:demo"):
         update_readme(tmp_path)
+
+
+def test_figures_of_streaming_stand_side_by_side():
+    def stream(detections, to_parts):
+        return {
+            "model": {"depth": 101, "window": 5},
+            "machine": {"threads": 1},
+            "frames": {"height": 320, "width": 568, "detections": detections},
+            "ratios": {
+                "streaming_to_parts": {"median": to_parts, "at_most": 1.15, "met": True},
+                "naive_to_streaming": {"median": 3.4, "limit": 5},
+                "streaming_to_mask_rcnn": {"median": 1.7, "at_most": 2.2, "met": True},
+            },
+        }
+
+    peaks = {"short": {"frames": 9, "cpu_mib": 100.2}, "long": {"frames": 90, "cpu_mib": 101.0}}
+    paths = ("streaming", "predict_video")
+    memory = {
+        "peaks": dict.fromkeys(paths, peaks),
+        "ratios": dict.fromkeys(paths, {"cpu": {"ratio": 1.008}}),
+    }
+    results = {"stream_10": stream(10, 0.93), "stream": stream(100, 1.02), "memory": memory}
+    lines = video_block(results | {"train": {}}).splitlines()
+    assert lines[0] == "| ratio of times | 100 detections a frame | 10 detections a frame | goal |"
+    parts = "| streaming / sum of its parts, each once a frame | 1.02 | 0.93 | at most 1.15 |"
+    assert lines[2] == parts
+    assert lines[3].endswith("| 3.40 | 3.40 | (limit: near 5) |")
+    told = [line for line in lines if line.startswith("Peak memory of")]
+    assert len(told) == 2
+    assert "100 MiB for 9 frames, 101 MiB for 90, ratio 1.008 (goal: within 5%)" in told[0]
+    assert len(video_block({}).splitlines()) == 1
