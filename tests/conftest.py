@@ -1,6 +1,8 @@
 """Fixtures that the whole suite shares."""
 
+import contextlib
 import os
+import resource
 
 # Many small tensors: a second thread costs more than it gives. Set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -69,6 +71,25 @@ def package_log(caplog):
     yield caplog
     for name in ("detectron2", "a2d_d2", "fvcore"):
         setup_logger(name=name).removeHandler(caplog.handler)
+
+
+@pytest.fixture
+def full_disk():
+    """A context in which no file can grow beyond 4000 bytes: the kernel refuses, as on a full disk.
+
+    Not the whole test: what pytest prints may go to a file too.
+    """
+
+    @contextlib.contextmanager
+    def limit():
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limit
 
 
 @pytest.fixture

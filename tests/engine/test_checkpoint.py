@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 
 import pytest
 import torch
@@ -91,15 +90,11 @@ def test_a_new_run_forgets_but_deletes_nothing(tmp_path, package_log):
     assert _checkpointer(tmp_path).find_last() is None
 
 
-def test_a_full_disk_leaves_the_one_before(tmp_path):
+def test_a_full_disk_leaves_the_one_before(tmp_path, full_disk):
     _write(tmp_path, 0)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, before[1]))
-    try:
-        with pytest.raises(OSError, match=r"^cannot write .*model_0000001\.pth: .*; free some sp"):
-            _write(tmp_path, 1)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    message = r"^cannot write .*model_0000001\.pth: .*; free some sp"
+    with full_disk(), pytest.raises(OSError, match=message):
+        _write(tmp_path, 1)
     assert _checkpointer(tmp_path).find_last() == str(tmp_path / "model_0000000.pth")
     assert json.loads((tmp_path / "recent_checkpoints.json").read_text()) == ["model_0000000.pth"]
     assert len(os.listdir(tmp_path)) == 3
