@@ -11,7 +11,8 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 DEMO ?= demo
 DEMO_ARGS ?=
-PYTEST_ARGS ?=
+# One worker a core; -n 0 runs all tests in one process.
+PYTEST_ARGS ?= --numprocesses auto --dist loadfile
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed

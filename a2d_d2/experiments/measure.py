@@ -1,8 +1,9 @@
 """From the files that a run's commands leave to the content of its record."""
 
+import contextlib
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -101,9 +102,6 @@ def _figures(
 ) -> dict:
     """Every protocol's figures; segmentation with the chosen and with the default thresholds."""
 
-    # That some detections have no mask is no news here.
-    logging.getLogger(evaluate_files.__module__).setLevel(logging.ERROR)
-
     def evaluate(protocol: str, of: dict | None) -> dict:
         of = of or DEFAULTS
         return evaluate_files(
@@ -117,17 +115,30 @@ def _figures(
             progress=progress,
         )
 
-    figures = {"official": evaluate("official", thresholds), "coco": evaluate("coco", None)}
-    if not run.system.has_masks:
-        official = figures["official"]
-        del official["segmentation"], official["per_class"]["segmentation"]
+    with _without_warnings(evaluate_files.__module__):  # that some have no mask is no news here
+        figures = {"official": evaluate("official", thresholds), "coco": evaluate("coco", None)}
+        if not run.system.has_masks:
+            official = figures["official"]
+            del official["segmentation"], official["per_class"]["segmentation"]
+            return figures
+        figures["med-vt"] = evaluate("med-vt", thresholds)
+        figures["default thresholds"] = {
+            protocol: evaluate(protocol, DEFAULTS)["segmentation"]
+            for protocol in ("official", "med-vt")
+        }
         return figures
-    figures["med-vt"] = evaluate("med-vt", thresholds)
-    figures["default thresholds"] = {
-        protocol: evaluate(protocol, DEFAULTS)["segmentation"]
-        for protocol in ("official", "med-vt")
-    }
-    return figures
+
+
+@contextlib.contextmanager
+def _without_warnings(name: str) -> Iterator[None]:
+    """Keeps a logger to errors."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def chance_precisions(
