@@ -176,8 +176,8 @@ class ActorActionPredictor:
         Memory does not grow with the video. Several videos may be predicted at the same time.
 
         Args:
-            video: path of a video, or of what else ``tools/predict_video.py --input`` takes; or BGR
-                uint8 frames (H, W, 3) of one size: an array (frames, H, W, 3), a list, a generator.
+            video: path of a video or of a folder of images, or "webcam:0"; or BGR uint8 frames
+                (H, W, 3) of one size: an array (frames, H, W, 3), a list, a generator.
             fps: frames per second of given frames; files have their own times.
 
         Raises:
@@ -200,12 +200,14 @@ class ActorActionPredictor:
         video: str | os.PathLike | Iterable[np.ndarray], fps: float
     ) -> Iterator[tuple[float, np.ndarray]]:
         if not isinstance(video, str | os.PathLike):
+            if not fps > 0:
+                raise ValueError(f"fps is {fps}; it must be above 0")
             yield from ((index / fps, frame) for index, frame in enumerate(video))
             return
         source = VideoSource(video)
         yield from source
         if source.problem:
-            logging.getLogger(__name__).warning(source.problem)
+            logging.getLogger(__name__).warning("%s: %s", source.name, source.problem)
 
     def _frame(self, result: FrameResult, actors: list[Actor]) -> VideoFrame:
         return VideoFrame(

@@ -179,6 +179,8 @@ def test_mistakes_are_named(config, make_predictor, tmp_path):
     predictor = make_predictor()
     with pytest.raises(ValueError, match="frame 0 is uint8"):
         list(predictor.predict(np.zeros((64, 80, 3), np.uint8)))
+    with pytest.raises(ValueError, match="fps is 0; it must be above 0"):
+        list(predictor.predict(np.zeros((2, 64, 80, 3), np.uint8), fps=0))
     with pytest.raises(ValueError, match=r"missing\.mp4"):
         list(predictor.predict(tmp_path / "missing.mp4"))
 

@@ -39,6 +39,8 @@ def main() -> int:
     args, opts = parser.parse_known_args()
     if unknown := [opt for opt in opts if opt.startswith("--")]:
         parser.error(f"unknown option {unknown[0]}")
+    if args.max_frames is not None and args.max_frames < 1:
+        raise ValueError(f"--max-frames is {args.max_frames}; it must be at least 1")
     if args.weights:
         opts += ["MODEL.WEIGHTS", args.weights]
     cfg = setup_cfg(args.config_file, opts)
@@ -52,6 +54,8 @@ def main() -> int:
         print(f"{video}: {of_video}", flush=True)
         overall |= of_video
     print(f"overall: {overall}")
+    if overall.instances == 0:
+        raise ValueError("nothing was detected, so nothing was compared; give other videos")
     return int(overall.largest > TOLERANCE)
 
 

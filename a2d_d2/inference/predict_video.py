@@ -38,14 +38,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch.distributed as dist
+from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
 from a2d_d2.config import setup_cfg
-from a2d_d2.data.video import VideoError
 from a2d_d2.engine.launch import launch_main
 from a2d_d2.evaluation.predictions import detection_rows
+from a2d_d2.experiments.records import digest
 from a2d_d2.inference.source import VideoSource, expand_inputs
 from a2d_d2.inference.streaming import StreamingPredictor
 from a2d_d2.inference.tracks import Track, TrackedInstance, Tracker, track_color
@@ -86,10 +87,16 @@ class VideoJob:
         """What tells whether results on the disk are of this source."""
         return {
             "name": self.source.name,
-            "bytes": sum(file.stat().st_size for file in self.source.files if file.is_file()),
+            "files": [file_state(file) for file in self.source.files if file.is_file()],
             "start": self.source.start,
             "end": self.source.end,
         }
+
+
+def file_state(path: Path) -> list[int]:
+    """Size and time of change of a file: another state is taken for another file."""
+    state = path.stat()
+    return [state.st_size, state.st_mtime_ns]
 
 
 def plan_jobs(
@@ -98,7 +105,7 @@ def plan_jobs(
     """Gives every source its own place in ``folder``.
 
     Raises:
-        ValueError: a result would overwrite an input.
+        ValueError: a result would overwrite an input, or pictures of somebody else.
     """
     taken: set[str] = set()
     jobs = []
@@ -116,7 +123,24 @@ def plan_jobs(
                     f"the result {job.path(suffix)} would overwrite an input; choose another"
                     " --output"
                 )
+        if output and not output.is_video:
+            _check_folder(job, output, inputs)
     return jobs
+
+
+def _check_folder(job: VideoJob, output: Output, inputs: set[Path]) -> None:
+    """ValueError if the folder of the drawn frames holds inputs, or pictures not of this job."""
+    folder = job.path(output.suffix).resolve()
+    if any(folder in file.parents for file in inputs):
+        raise ValueError(
+            f"the frames of {job.source.name} would go to {folder}, where an input is; choose "
+            "another --output"
+        )
+    # An earlier run, a stopped one too, has left its lines beside its frames.
+    if not job.path(".jsonl").exists() and any(folder.glob("[0-9]*.jpg")):
+        raise ValueError(
+            f"{folder} holds pictures of something else; choose another --output, or remove them"
+        )
 
 
 # ---------------------------------------------------------------- many videos
@@ -171,7 +195,7 @@ def predict_videos(
                     interrupt=interrupt,
                     progress=progress,
                 )
-            except VideoError as error:
+            except ValueError as error:  # VideoError, or a frame that cannot be resized
                 problem = str(error)
             except cv2.error as error:
                 problem = f"OpenCV cannot process it: {error}"
@@ -271,8 +295,12 @@ def predict_video(
         VideoError: not one frame came; nothing was written.
     """
     source = job.source
-    # Without it nobody takes what follows for complete.
-    job.path(".tracks.json").unlink(missing_ok=True)
+    # Without tracks.json nobody takes what follows for complete; the rest is of another run.
+    for suffix in (".tracks.json", ".html", *([output.suffix] if output else [])):
+        if not job.path(suffix).is_dir():
+            job.path(suffix).unlink(missing_ok=True)
+    if job.path(".jsonl").exists():  # it stays: pictures beside it are known by it
+        job.path(".jsonl").write_text("")
     with contextlib.closing(predictor.predict(source)) as results:
         frames = _tracked(results, tracker, interrupt)
         written = _write_frames(job, frames, label_space, output, progress)
@@ -508,6 +536,7 @@ def predict_from_arguments(args: argparse.Namespace) -> list[str]:
     output = choose_output(args.format) if args.video else None
     sources = expand_inputs(args.input, start=args.start, end=args.end)
     args.jobs = plan_jobs(sources, Path(args.output), output)
+    _check_output(Path(args.output))
     _configure(args)  # a mistake is said once, not by every process
     with tempfile.TemporaryDirectory() as folder:
         args.problems = folder
@@ -521,10 +550,25 @@ def predict_from_arguments(args: argparse.Namespace) -> list[str]:
     return [problem for problems in found for problem in problems]
 
 
+def _check_output(folder: Path) -> None:
+    """ValueError if no folder can be made there."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        what = "is no folder" if not there.is_dir() else "cannot be written to"
+        raise ValueError(f"--output {folder}: {there} {what}; choose another")
+
+
 def _configure(args: argparse.Namespace):
     options = ["MODEL.WEIGHTS", args.weights] if args.weights else []
     options += ["MODEL.DEVICE", args.device] if args.device else []
     return setup_cfg(args.config_file, [*options, *args.opts])
+
+
+def _digest(cfg: CfgNode, label_space: LabelSpace) -> str:
+    """Tells what the named files hold: configuration, classes, and the state of the weights."""
+    weights = Path(cfg.MODEL.WEIGHTS)
+    state = file_state(weights) if weights.is_file() else None
+    return digest({"config": cfg.dump(), "classes": label_space.to_dict(), "weights": state})
 
 
 def _work(args: argparse.Namespace) -> None:
@@ -562,6 +606,7 @@ def _work(args: argparse.Namespace) -> None:
         settings={
             "config_file": args.config_file,
             "weights": cfg.MODEL.WEIGHTS,
+            "contents": _digest(cfg, label_space),
             "options": list(args.opts),
             "every": args.every,
             "score_threshold": threshold,

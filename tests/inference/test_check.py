@@ -119,3 +119,10 @@ def test_the_command_fails_when_a_difference_is_too_large(run, monkeypatch):
 def test_the_command_names_an_unknown_option(run):
     with pytest.raises(SystemExit, match="2"):
         run("--batchsize", "3")
+
+
+def test_the_command_does_not_pass_on_nothing(run):
+    with pytest.raises(ValueError, match="--max-frames is 0; it must be at least 1"):
+        run("--max-frames", "0")
+    with pytest.raises(ValueError, match="nothing was detected, so nothing was compared"):
+        run("--max-frames", "1", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "1.1")

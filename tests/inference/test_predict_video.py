@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from a2d_d2.config import setup_cfg
 from a2d_d2.data.video import iter_frames
 from a2d_d2.evaluation.predictions import decode_mask
 from a2d_d2.inference import predict_video as module
@@ -285,6 +286,42 @@ def test_results_never_overwrite_an_input(make_video, tmp_path):
     assert run([source], tmp_path, output=None) == []
 
 
+def test_drawn_frames_never_replace_pictures_of_others(clip, tmp_path):
+    folder = tmp_path / "out/clip.frames"
+    folder.mkdir(parents=True)
+    picture = folder / "000001.jpg"
+    cv2.imwrite(str(picture), np.zeros((32, 48, 3), np.uint8))
+    before = picture.read_bytes()
+    with pytest.raises(ValueError, match=r"where an input is; choose another --output"):
+        run([clip, folder], tmp_path / "out", output="frames")
+    with pytest.raises(ValueError, match=r"holds pictures of something else"):
+        run([clip], tmp_path / "out", output="frames")
+    assert picture.read_bytes() == before
+    picture.unlink()
+    for _ in range(2):  # its own it may replace
+        assert run([clip], tmp_path / "out", output="frames") == []
+    assert len(list(folder.iterdir())) == 20
+
+
+def test_a_failed_video_leaves_nothing_of_an_earlier_one(clip, tmp_path):
+    assert run([clip], tmp_path / "out") == []
+    clip.write_bytes(b"no video")
+    assert len(run([clip], tmp_path / "out")) == 1
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["clip.jsonl"]
+    assert (tmp_path / "out/clip.jsonl").read_text() == ""
+
+
+def test_a_frame_that_cannot_be_resized_stops_one_video_alone(clip, make_video, tmp_path):
+    def refuse(index):
+        if index == 4:
+            raise ValueError("height and width must be > 0")
+
+    other = make_video(tmp_path / "other.mp4", 3)
+    (problem,) = run([clip, other], tmp_path / "out", predictor=WalkingDog(before=refuse))
+    assert problem == f"{clip}: height and width must be > 0"
+    assert (tmp_path / "out/other.tracks.json").exists()
+
+
 # ---------------------------------------------------------------- interrupt and resume
 
 
@@ -345,6 +382,8 @@ def test_resume_redoes_only_what_changed(clip, make_video, tmp_path):
     make_video(other, 5)
     assert again(resume=True, settings=SETTINGS | {"every": 2}) == 1
     assert len(read_lines(tmp_path / "other.jsonl")) == 5
+    os.utime(other, ns=(1, 1))  # another file of the same size
+    assert again(resume=True, settings=SETTINGS | {"every": 2}) == 1
     (tmp_path / "other.jsonl").unlink()
     assert again(resume=True, settings=SETTINGS | {"every": 2}) == 1
     (tmp_path / "other.tracks.json").write_text("{")
@@ -441,6 +480,25 @@ def test_wrong_arguments_are_one_line(clip, tmp_path, monkeypatch, capsys, argum
         load_tool().main()
     assert "\n" not in str(error.value) or "NO_SUCH_KEY" in message
     assert not (tmp_path / "out").exists()
+
+
+def test_settings_tell_other_weights_of_the_same_name(tmp_path):
+    weights = tmp_path / "w.pth"
+    weights.write_bytes(b"a")
+    cfg = setup_cfg(str(CONFIG), ["MODEL.WEIGHTS", str(weights)])
+    first = module._digest(cfg, A2D)
+    assert module._digest(cfg, A2D) == first
+    weights.write_bytes(b"ab")
+    assert module._digest(cfg, A2D) != first
+    other = setup_cfg(str(CONFIG), ["MODEL.WEIGHTS", str(weights), "TEST.ACTOR_THRESH", "0.1"])
+    assert module._digest(other, A2D) != module._digest(cfg, A2D)
+
+
+def test_an_output_that_is_a_file_is_named(clip, tmp_path, monkeypatch):
+    line = f"predict_video.py --config-file {CONFIG} --input {clip} --output {clip}/out --no-video"
+    monkeypatch.setattr(sys, "argv", line.split())
+    with pytest.raises(ValueError, match=r"clip\.mp4 is no folder; choose another"):
+        load_tool().main()
 
 
 def test_arguments_reach_the_work(clip, tmp_path, monkeypatch):
