@@ -59,8 +59,16 @@ def index_block(result: dict) -> str:
 
 def video_block(results: dict) -> str:
     """What streaming costs, from ``stream*.json`` and ``memory.json`` of ``results/benchmarks``."""
-    streams = [results[name] for name in sorted(results) if name.startswith("stream")]
-    lines = []
+    names = [name for name in sorted(results) if name.startswith("stream")]
+    streams = [results[name] for name in names]
+    lines, commands = [], []
+    for name, stream in zip(names, streams, strict=True):
+        commands.append(
+            f"stream --frames {stream['frames']['measured']} --batch-size "
+            f"{stream['frames']['batch_size']} --repeats {stream['repeats']} --threads "
+            f"{stream['machine']['threads']} --json results/benchmarks/{name}.json "
+            f"TEST.DETECTIONS_PER_IMAGE {stream['frames']['detections']}"
+        )
     if streams:
         frames, machine = streams[0]["frames"], streams[0]["machine"]
         titles = {
@@ -81,22 +89,24 @@ def video_block(results: dict) -> str:
             f"ResNet-{streams[0]['model']['depth']}, T = {streams[0]['model']['window']}, two "
             f"temporal layers, {frames['height']}x{frames['width']} pixels, random weights, "
             f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''} on a CPU core. "
-            "What is detected costs as much as the backbones or more, in every way alike: fewer "
-            "detections bring the second ratio nearer to its limit. Nothing was measured on a GPU.",
+            "Detection costs the same in every way and holds the second ratio below its limit. "
+            "Nothing was measured on a GPU.",
         ]
     if "memory" in results:
         memory = results["memory"]
         for path, title in PATHS.items():
             short, long = (memory["peaks"][path][name] for name in LENGTHS)
+            figure = memory["ratios"][path]["cpu"]
             lines.append(
                 f"Peak memory of {title}: {short['cpu_mib']:.0f} MiB for {short['frames']} frames, "
-                f"{long['cpu_mib']:.0f} MiB for {long['frames']}, ratio "
-                f"{memory['ratios'][path]['cpu']['ratio']:.3f} (goal: within {LARGEST_CHANGE:.0%})."
+                f"{long['cpu_mib']:.0f} MiB for {long['frames']}, ratio {figure['ratio']:.3f} "
+                f"(goal: within {LARGEST_CHANGE:.0%}; {'met' if figure['met'] else 'missed'})."
             )
-    lines.append(
-        "Written by `python tools/benchmark.py stream --json results/benchmarks/stream.json`, the "
-        "same with `TEST.DETECTIONS_PER_IMAGE 10`, and `memory`."
-    )
+        threads = memory["machine"]["threads"]
+        commands.append(f"memory --threads {threads} --json results/benchmarks/memory.json")
+    if commands:
+        told = ", ".join(f"`python tools/benchmark.py {command}`" for command in commands)
+        lines.append(f"Written by {told}.")
     return "\n".join(lines)
 
 
