@@ -98,8 +98,8 @@ def _add_model_config(cfg: CN) -> None:
     # Small frames need a smaller one, or every region lands on the finest level.
     cfg.MODEL.ROI_HEADS.CANONICAL_BOX_SIZE = 224
 
-    # Keep of the backbones' residual blocks their inputs alone in training, and compute the rest a
-    # second time in the backward pass: the same gradients for less memory and more time.
+    # Keep the inputs of a few of the backbones' residual blocks alone in training, and compute the
+    # rest a second time in the backward pass: the same gradients for less memory and more time.
     cfg.MODEL.BACKBONE.RECOMPUTE = False
 
     # Two-stage refinement (section 4.3): what gives the boxes of a model without a mask head masks

@@ -280,6 +280,7 @@ def draw(result: Mapping, path: str | os.PathLike) -> None:
         column[1].set_xlabel(axis.title)
     for panel, label in ((panels[0, 0], "milliseconds"), (panels[1, 0], "MiB beside the model")):
         panel.set_ylabel(label)
-        panel.legend(fontsize="small")
+    for panel, place in ((panels[0, 0], "upper"), (panels[1, 0], "lower")):
+        figure.legend(*panel.get_legend_handles_labels(), loc=f"outside {place} center", ncols=6)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)

@@ -23,7 +23,7 @@ from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
 from a2d_d2.modeling.fusion import build_fusion
-from a2d_d2.modeling.recompute import recompute_blocks
+from a2d_d2.modeling.recompute import recompute_stages
 from a2d_d2.modeling.roi_heads import fused_name
 from a2d_d2.modeling.system import check_system
 from a2d_d2.modeling.temporal import build_temporal
@@ -109,8 +109,8 @@ class ActorActionRCNN(nn.Module):
             train_branch: "joint"; "actor" (there is no action branch); "action" (the actor branch
                 is frozen, its batch norm included); "separate" (the model that both of them make
                 one after the other; a2d_d2.engine.stages trains it).
-            recompute: whether training keeps the inputs of the backbones' blocks alone, see
-                :func:`a2d_d2.modeling.recompute.recompute_blocks`.
+            recompute: whether training keeps the inputs of a few blocks of the backbones alone, see
+                :func:`a2d_d2.modeling.recompute.recompute_stages`.
             loss_weights: loss name to its factor in equation (1).
             pixel_mean, pixel_std: of BGR.
             flow_mean, flow_std: of x, y and magnitude, in pixels per frame.
@@ -136,7 +136,7 @@ class ActorActionRCNN(nn.Module):
             flow_backbone.requires_grad_(True)
         for stream in (backbone, flow_backbone) if recompute else ():
             if stream is not None:
-                recompute_blocks(stream)
+                recompute_stages(stream)
         if train_branch == "action":
             for module in self._actor_branch():
                 module.requires_grad_(False)

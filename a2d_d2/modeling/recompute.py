@@ -1,6 +1,8 @@
 """Activation checkpointing of a backbone: less memory in training for more time."""
 
 import contextlib
+import functools
+import math
 from collections.abc import Iterator
 
 import torch
@@ -10,45 +12,57 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
-def recompute_blocks(backbone: nn.Module) -> None:
-    """Makes the residual blocks of a backbone keep their inputs alone in training.
+def recompute_stages(backbone: nn.Module) -> None:
+    """Makes the stages of a ResNet keep the input of every few blocks alone in training.
 
-    The backward pass computes the rest of a block again. Losses, gradients, running statistics and
-    the names of the parameters are as without it. Evaluation is not touched.
+    The backward pass computes the rest again, a few blocks at a time: of n blocks in a stage about
+    the square root of n. Losses, gradients, running statistics and the names of the parameters are
+    as without it. Evaluation is not touched.
 
     Raises:
-        ValueError: the backbone has no such blocks.
+        ValueError: the backbone has no such stages.
     """
-    blocks = [module for module in backbone.modules() if isinstance(module, CNNBlockBase)]
-    if not blocks:
+    stages = [module for module in backbone.modules() if _is_stage(module)]
+    if not stages:
         raise ValueError(
-            f"MODEL.BACKBONE.RECOMPUTE is True, but {type(backbone).__name__} has none of "
+            f"MODEL.BACKBONE.RECOMPUTE is True, but {type(backbone).__name__} has no stages of "
             "Detectron2's residual blocks (CNNBlockBase); set it to False"
         )
-    for block in blocks:
-        block.forward = _Recomputed(block)
+    for stage in stages:
+        stage.forward = _Recomputed(stage)
+
+
+def _is_stage(module: nn.Module) -> bool:
+    is_sequence = isinstance(module, nn.Sequential) and len(module) > 0
+    return is_sequence and all(isinstance(x, CNNBlockBase) for x in module)
 
 
 class _Recomputed:
-    """The forward of a block; an attribute of the block in place of the method of its class."""
+    """The forward of a stage; an attribute of the stage in place of the method of its class."""
 
-    def __init__(self, block: CNNBlockBase):
-        self.block = block
+    def __init__(self, stage: nn.Sequential):
+        self.stage = stage
 
     def __call__(self, x: Tensor) -> Tensor:
-        forward = type(self.block).forward
-        if not (self.block.training and torch.is_grad_enabled()):
-            return forward(self.block, x)
-        return checkpoint(forward, self.block, x, use_reentrant=False, context_fn=self._contexts)
+        if not (self.stage.training and torch.is_grad_enabled()):
+            return nn.Sequential.forward(self.stage, x)
+        size = math.ceil(math.sqrt(len(self.stage)))
+        for start in range(0, len(self.stage), size):
+            blocks = self.stage[start : start + size]
+            contexts = functools.partial(_contexts, blocks)
+            x = checkpoint(blocks, x, use_reentrant=False, context_fn=contexts)
+        return x
 
-    def _contexts(self) -> tuple:
-        return contextlib.nullcontext(), _without_statistics(self.block)
+
+def _contexts(blocks: nn.Module) -> tuple:
+    """Those of the first and of the second time."""
+    return contextlib.nullcontext(), _without_statistics(blocks)
 
 
 @contextlib.contextmanager
-def _without_statistics(block: nn.Module) -> Iterator[None]:
+def _without_statistics(blocks: nn.Module) -> Iterator[None]:
     """Batch norms count a batch once, not again when it is computed again."""
-    norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    norms = [m for m in blocks.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm, _, count in kept:
         norm.momentum = 0.0

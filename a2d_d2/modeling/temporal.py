@@ -142,7 +142,7 @@ class TemporalConv(nn.Module):
 def _convolve(frames: Tensor, layer: nn.Conv3d) -> Tensor:
     """A 3x1x1 convolution without padding, as a matrix product for each of its three taps.
 
-    On a CPU it takes two thirds of the time of ``layer`` itself, or less (docs/scaling.md).
+    On a CPU it takes about two thirds of the time of ``layer`` itself (docs/scaling.md).
 
     Args:
         frames: (K, V, h, w, C).

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from a2d_d2.modeling.recompute import recompute_blocks
+from a2d_d2.modeling.recompute import recompute_stages
 
 RECOMPUTE = ("MODEL.BACKBONE.RECOMPUTE", True)
 
@@ -45,10 +45,10 @@ def test_losses_gradients_and_statistics_are_the_same_for_less_memory(
         assert torch.equal(x, y), name  # of batch norm: each batch counts once
 
 
-def test_a_copy_has_its_own_blocks(small_model):
+def test_a_copy_has_its_own_stages(small_model):
     model = small_model(*RECOMPUTE)
-    block = copy.deepcopy(model).backbone.bottom_up.res2[0]
-    assert block.forward.block is block
+    stage = copy.deepcopy(model).backbone.bottom_up.res2
+    assert stage.forward.stage is stage
 
 
 def test_evaluation_is_not_touched(small_model, make_clip):
@@ -58,5 +58,5 @@ def test_evaluation_is_not_touched(small_model, make_clip):
 
 
 def test_other_backbones_are_refused():
-    with pytest.raises(ValueError, match=r"MODEL.BACKBONE.RECOMPUTE is True, but Linear has none"):
-        recompute_blocks(nn.Linear(1, 1))
+    with pytest.raises(ValueError, match=r"RECOMPUTE is True, but Linear has no stages"):
+        recompute_stages(nn.Linear(1, 1))
