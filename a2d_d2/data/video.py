@@ -18,7 +18,7 @@ from a2d_d2.utils.untrusted import MAX_PIXELS
 # Broken files are reported by VideoError: keep FFmpeg and OpenCV from writing to the console too.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 if "OPENCV_LOG_LEVEL" not in os.environ:
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_FATAL)
 
 
 class VideoError(ValueError):

@@ -114,3 +114,15 @@ def test_a_wrong_label_is_a_failure(name, tmp_path, tiny_release, monkeypatch):
         monkeypatch.setattr("a2d_d2.label_space.LabelSpace.split_id", lambda self, i: (0, 0))
         data = b"actors: [dog]\nactions: [run, sit]\n"
     assert try_case(target, data)[0].startswith("AssertionError")
+
+
+@pytest.mark.parametrize("leak", [0, 4 << 20])
+def test_memory_that_grows_is_seen(leak, tmp_path):
+    held = []
+
+    class Leaking(Reader):
+        def read(self, data):
+            held.append(b"x" * leak)
+
+    grown = campaign._growth(Leaking(tmp_path, tmp_path), [b"a", b"b"], rounds=5)
+    assert (grown > campaign.MAX_GROWTH) == bool(leak)  # 6 reads count
