@@ -11,13 +11,17 @@ masks as a share of its pixels; the exit code is 1 when one is above 1e-4.
 import argparse
 import functools
 import operator
+from dataclasses import asdict
+from pathlib import Path
 
 from tqdm import tqdm
 
+from a2d_d2.benchmark.common import machine
 from a2d_d2.config import setup_cfg
 from a2d_d2.inference.check import ClipWise, Difference, check_video
 from a2d_d2.inference.streaming import StreamingPredictor
 from a2d_d2.utils.cli import run_tool
+from a2d_d2.utils.files import write_json
 
 TOLERANCE = 1e-4
 
@@ -31,6 +35,7 @@ def main() -> int:
     parser.add_argument("videos", nargs="+", metavar="VIDEO")
     parser.add_argument("--config-file", required=True, metavar="C")
     parser.add_argument("--weights", metavar="W", help="in place of MODEL.WEIGHTS")
+    parser.add_argument("--json", metavar="OUT", help="write the differences there, too")
     parser.add_argument("--max-frames", type=int, metavar="N", help="of each video (default: all)")
     parser.add_argument("--batch-size", type=int, default=4, help="frames (default %(default)s)")
     parser.add_argument(
@@ -46,16 +51,21 @@ def main() -> int:
     cfg = setup_cfg(args.config_file, opts)
     predictor = StreamingPredictor.from_config(cfg, batch_size=args.batch_size, every=args.every)
     clip_wise = ClipWise(cfg, predictor)
-    overall = Difference()
+    overall, videos = Difference(), {}
     for video in args.videos:
         frames = check_video(video, predictor, clip_wise, args.max_frames)
         with tqdm(frames, desc=video, unit="frame") as bar:
             of_video = functools.reduce(operator.or_, bar, Difference())
         print(f"{video}: {of_video}", flush=True)
         overall |= of_video
+        videos[Path(video).name] = asdict(of_video)
     print(f"overall: {overall}")
     if overall.instances == 0:
         raise ValueError("nothing was detected, so nothing was compared; give other videos")
+    if args.json:
+        figures = {"tolerance": TOLERANCE, "videos": videos, "overall": asdict(overall)}
+        given = {"config_file": args.config_file, "weights": cfg.MODEL.WEIGHTS, "options": opts}
+        write_json(args.json, {**given, "machine": machine(), **figures})
     return int(overall.largest > TOLERANCE)
 
 

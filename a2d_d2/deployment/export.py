@@ -149,7 +149,12 @@ def trace_programs(
     inputs = tuple(x.to(model.device) for x in inputs)
     neighbours = torch.arange(2 * radius + 1, device=model.device)[None]
 
-    extract = functools.partial(_extract_features, padded_size=_padded_size(model, input_size))
+    extract = functools.partial(
+        _extract_features,
+        checked=_size_check(),
+        input_size=tuple(input_size),
+        padded_size=_padded_size(model, input_size),
+    )
     with torch.no_grad():
         features = extract(model, *inputs)
     others = [name for name, _ in model.named_children() if name not in BACKBONES]
@@ -205,17 +210,38 @@ def _without_warnings() -> Iterator[None]:
         yield
 
 
+@functools.cache
+def _size_check() -> Callable[[Tensor, int, int], Tensor]:
+    """Gives a tensor back and refuses one of another size; tracing keeps it, as it is scripted."""
+
+    def checked(frames: Tensor, height: int, width: int) -> Tensor:
+        if frames.dim() != 4 or frames.size(1) != 3:
+            raise ValueError(f"frames and flow must be (F, 3, h, w), got {frames.shape}")
+        if frames.size(2) != height or frames.size(3) != width:
+            raise ValueError(
+                f"this program takes frames and flow of {height} x {width} pixels (input_size), "
+                f"got {frames.size(2)} x {frames.size(3)}"
+            )
+        return frames
+
+    with _without_warnings():
+        return torch.jit.script(checked)
+
+
 def _extract_features(
     model: ActorActionRCNN,
     images: Tensor,
     flow: Tensor | None = None,
     *,
+    checked: Callable[[Tensor, int, int], Tensor],
+    input_size: tuple[int, int],
     padded_size: tuple[int, int],
 ) -> dict[str, Tensor]:
     """ActorActionRCNN.preprocess and extract_features for frames of one size.
 
     Args:
         images, flow: (F, 3, h, w) as ClipDatasetMapper makes them.
+        checked: of :func:`_size_check`.
 
     Returns:
         "appearance.p2" and so on: the pyramids of the frames.
@@ -223,7 +249,7 @@ def _extract_features(
     height, width = padded_size
 
     def normalised(frames: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-        frames = (frames - mean) / std
+        frames = (checked(frames, *input_size) - mean) / std
         frames = F.pad(frames, (0, width - frames.shape[-1], 0, height - frames.shape[-2]))
         return frames.contiguous(memory_format=torch.channels_last)
 

@@ -14,14 +14,18 @@ Of each video, in the output folder:
   :mod:`a2d_d2.evaluation.predictions`.
 - ``<stem>.tracks.json``: of each track its actor, frames and action timeline, all frame numbers
   1-based and inside; of the video what was read and what was lost.
-- ``<stem>.html``: the video beside the action timelines.
+- ``<stem>.html``: the video beside the action timelines (of a long video, of its longest tracks).
 
-Ctrl-C ends all of them after the frame in work; a second one stops at once.
+Ctrl-C or SIGTERM ends all of them after the frame in work; a second one stops at once. That is how
+a camera ends: its results are then complete.
 """
 
 import argparse
+import bisect
 import contextlib
 import datetime
+import heapq
+import itertools
 import json
 import logging
 import multiprocessing
@@ -53,7 +57,7 @@ from a2d_d2.inference.tracks import Track, TrackedInstance, Tracker, track_color
 from a2d_d2.inference.types import FrameResult
 from a2d_d2.inference.writer import Output, choose_output, open_writer
 from a2d_d2.label_space import LabelSpace
-from a2d_d2.utils.files import write_json, write_text
+from a2d_d2.utils.files import write_json, write_json_rows, write_text
 from a2d_d2.visualization.canvas import picture_scale, to_picture
 from a2d_d2.visualization.instances import LabelledRegion, draw_instances
 from a2d_d2.visualization.video_page import (
@@ -64,6 +68,11 @@ from a2d_d2.visualization.video_page import (
 )
 
 logger = logging.getLogger(__name__)
+
+# A page of a long video has room for its longest tracks, up to so many of them and their segments;
+# more make a browser slow.
+_MOST_TRACKS = 100
+_MOST_SEGMENTS = 4000
 
 
 @dataclass(frozen=True)
@@ -174,7 +183,8 @@ def predict_videos(
         One line for each video of which something was lost, naming it.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C, after the results so far were written.
+        KeyboardInterrupt: Ctrl-C or SIGTERM, after the results so far were written; not if it ended
+            a camera, the last of the videos.
     """
     problems = []
     with _Interrupt() as interrupt:
@@ -201,14 +211,17 @@ def predict_videos(
                 problem = f"OpenCV cannot process it: {error}"
             if problem is not None:
                 problems.append(f"{job.source.name}: {' '.join(problem.split())}")
-                logger.warning("%s", problems[-1])
-            if interrupt.requested:
+                if len(jobs) > 1:  # the caller says all of them, in the end
+                    logger.warning("%s", problems[-1])
+            if interrupt.requested and not (job.source.is_live and job is jobs[-1]):
                 raise KeyboardInterrupt
     return problems
 
 
 class _Interrupt:
-    """Turns the first Ctrl-C into a request, so that no file ends within a frame."""
+    """Turns the first Ctrl-C or SIGTERM into a request, so that no file ends within a frame."""
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self):
         self.requested = False
@@ -216,18 +229,22 @@ class _Interrupt:
     def __enter__(self) -> "_Interrupt":
         self._active = threading.current_thread() is threading.main_thread()
         if self._active:
-            self._before = signal.signal(signal.SIGINT, self._handle) or signal.SIG_DFL
+            self._before = {
+                number: signal.signal(number, self._handle) or signal.SIG_DFL
+                for number in self.SIGNALS
+            }
         return self
 
     def __exit__(self, *error) -> None:
         if self._active:
-            signal.signal(signal.SIGINT, self._before)
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
 
     def _handle(self, number, frame) -> None:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        os.write(2, b"\nstopping after this frame; Ctrl-C again stops at once\n")
+        os.write(2, b"\nstopping after this frame; a second time stops at once\n")
 
 
 def _finished(job: VideoJob, settings: dict) -> dict | None:
@@ -306,12 +323,13 @@ def predict_video(
         written = _write_frames(job, frames, label_space, output, progress)
     if not written.times:  # interrupted before the first frame
         return None
-    tracks = tracker.summaries()
     drawn = job.path(output.suffix).name if output else None
-    problem = "interrupted" if interrupt.requested else source.problem
+    is_cut = interrupt.requested and not source.is_live
+    problem = "interrupted" if is_cut else source.problem
+    tracks = _on_page(tracker.summaries())
     page = VideoPage(
         title=Path(source.name).name,
-        summary=_summary(written, len(tracks)),
+        summary=_summary(job, written, tracker.num_tracks, len(tracks)),
         problem=problem,
         video=drawn if output and output.is_video else None,
         no_video=f"the frames are in the folder {drawn}." if drawn else "none was asked for.",
@@ -326,24 +344,24 @@ def predict_video(
     record = {
         "source": job.fingerprint,
         "settings": settings,
-        "complete": not interrupt.requested,
+        "complete": not is_cut,
         "problem": problem,
         "frames": len(written.times),
         "fps": source.fps,
         "output": drawn,
-        "tracks": [_track_record(track, source, written, label_space) for track in tracks],
     }
-    write_json(job.path(".tracks.json"), record)
+    records = (_track_record(x, source, written, label_space) for x in tracker.summaries())
+    write_json_rows(job.path(".tracks.json"), record, "tracks", records)
     logger.info(
         "%s: %s in %.1f s (%.1f a second), %s: %s",
         source.name,
         _count(len(written.times), "frame"),
         written.seconds,
         len(written.times) / written.seconds,
-        _count(len(tracks), "track"),
+        _count(tracker.num_tracks, "track"),
         job.path(".html"),
     )
-    return None if interrupt.requested else problem
+    return None if is_cut else problem
 
 
 def _tracked(
@@ -502,10 +520,19 @@ def _timeline(
     )
 
 
-def _summary(written: _Written, tracks: int) -> str:
+def _on_page(tracks: Iterator[Track]) -> list[Track]:
+    """The tracks that a page has room for: those of the most frames, by number."""
+    longest = heapq.nlargest(_MOST_TRACKS, tracks, key=lambda track: track.frames)
+    segments = itertools.accumulate(len(track.segments) for track in longest)
+    fitting = bisect.bisect_right(list(segments), _MOST_SEGMENTS)
+    return sorted(longest[: max(fitting, 1)], key=lambda track: track.track_id)
+
+
+def _summary(job: VideoJob, written: _Written, tracks: int, shown: int) -> str:
+    rest = f", {shown} of them here: {job.path('.tracks.json').name} has all"
     return (
         f"{_count(len(written.times), 'frame')}, from {written.times[0]:.2f} s to "
-        f"{written.times[-1]:.2f} s; {_count(tracks, 'track')}."
+        f"{written.times[-1]:.2f} s; {_count(tracks, 'track')}{rest if shown < tracks else ''}."
     )
 
 

@@ -105,6 +105,11 @@ class VideoSource:
         return fps if fps and 1 <= fps <= _MAX_FPS else DEFAULT_FPS
 
     @property
+    def is_live(self) -> bool:
+        """Whether it is a camera, which ends when somebody stops it."""
+        return self._camera is not None
+
+    @property
     def expected_frames(self) -> int | None:
         """Number of frames by the header, for an estimate of the time left; None if unknown."""
         total = self._header.num_frames

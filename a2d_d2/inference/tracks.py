@@ -13,7 +13,9 @@ Dimensions: N instances, H and W of a frame, A actions.
 """
 
 import colorsys
+from array import array
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import cv2
@@ -247,40 +249,66 @@ def shift_mask(mask: np.ndarray, right: int, down: int) -> np.ndarray:
 # ---------------------------------------------------------------- tracks
 
 
-@dataclass
-class _Summary:
-    """A track as far as it was given out: sums and runs, which do not grow with every frame."""
+class _Summaries:
+    """The tracks as far as they were given out, in columns of numbers.
 
-    track_id: int
-    actor: int
-    frames: int = 0
-    total: float = 0.0
-    segments: list[list] = field(default_factory=list)  # [first, last, action, sum of pair scores]
+    They grow with the changes of action and not with the frames, and by some fifty bytes a change:
+    a video of hours, whose tracks are many, still fits.
+    """
+
+    def __init__(self):
+        # A row for each track; "latest" is the row of its latest segment.
+        self._actors, self._frames, self._latest = array("q"), array("q"), array("q")
+        self._totals = array("d")
+        # A row for each segment.
+        self._tracks, self._firsts, self._lasts = array("q"), array("q"), array("q")
+        self._actions, self._sums = array("q"), array("d")
+
+    def __len__(self) -> int:
+        return len(self._actors)
+
+    def start(self, actor: int) -> int:
+        """Begins a track; gives its number."""
+        self._actors.append(actor)
+        self._frames.append(0)
+        self._latest.append(-1)
+        self._totals.append(0.0)
+        return len(self) - 1
 
     def add(self, frame: int, instance: TrackedInstance) -> None:
-        self.frames += 1
-        self.total += instance.score
-        if self.segments:
-            _, last, action, _ = run = self.segments[-1]
-            if frame == last + 1 and action == instance.action:
-                run[1] = frame
-                run[3] += instance.pair_score
-                return
-        self.segments.append([frame, frame, instance.action, instance.pair_score])
+        """Takes an instance of the track ``instance.track_id``."""
+        track = instance.track_id
+        self._frames[track] += 1
+        self._totals[track] += instance.score
+        row = self._latest[track]
+        if row < 0 or frame != self._lasts[row] + 1 or instance.action != self._actions[row]:
+            row = self._latest[track] = len(self._tracks)
+            self._tracks.append(track)
+            self._firsts.append(frame)
+            self._lasts.append(frame)
+            self._actions.append(instance.action)
+            self._sums.append(0.0)
+        self._lasts[row] = frame
+        self._sums[row] += instance.pair_score
 
-    def track(self) -> Track:
-        return Track(
-            track_id=self.track_id,
-            actor=self.actor,
-            first=self.segments[0][0],
-            last=self.segments[-1][1],
-            frames=self.frames,
-            score=self.total / self.frames,
-            segments=tuple(
-                Segment(first, last, action, total / (last - first + 1))
-                for first, last, action, total in self.segments
-            ),
-        )
+    def __iter__(self) -> Iterator[Track]:
+        order = np.argsort(np.array(self._tracks), kind="stable")
+        ends = np.cumsum(np.bincount(np.array(self._tracks), minlength=len(self))).tolist()
+        for track, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
+            segments = tuple(self._segment(row) for row in order[start:end].tolist())
+            yield Track(
+                track_id=track,
+                actor=self._actors[track],
+                first=segments[0].first,
+                last=segments[-1].last,
+                frames=self._frames[track],
+                score=self._totals[track] / self._frames[track],
+                segments=segments,
+            )
+
+    def _segment(self, row: int) -> Segment:
+        first, last = self._firsts[row], self._lasts[row]
+        return Segment(first, last, self._actions[row], self._sums[row] / (last - first + 1))
 
 
 @dataclass
@@ -293,7 +321,7 @@ class _LiveTrack:
         shown: what was last detected.
         is_long: whether it is at least ``min_length`` long, which it then stays.
         has_ended: whether it can no longer be found.
-        summary: None until it is first given out.
+        track_id: None until it is first given out.
     """
 
     first: int
@@ -301,7 +329,7 @@ class _LiveTrack:
     shown: TrackedInstance | None = None
     is_long: bool = False
     has_ended: bool = False
-    summary: _Summary | None = None
+    track_id: int | None = None
 
 
 class Tracker:
@@ -355,7 +383,7 @@ class Tracker:
         self._linker = ActorTracker(iou_threshold=iou_threshold, patience=patience)
         self._alive: dict[int, _LiveTrack] = {}  # by the linker's ID
         self._pending: deque[tuple[FrameResult, list[tuple[_LiveTrack, TrackedInstance]]]] = deque()
-        self._summaries: list[_Summary] = []
+        self._summaries = _Summaries()
 
     def update(self, result: FrameResult) -> list[tuple[FrameResult, list[TrackedInstance]]]:
         """Takes the next frame.
@@ -384,9 +412,14 @@ class Tracker:
         self._alive.clear()
         return self._release()
 
-    def summaries(self) -> list[Track]:
-        """The tracks on the frames given out so far, by ``track_id``."""
-        return [summary.track() for summary in self._summaries]
+    @property
+    def num_tracks(self) -> int:
+        """How many tracks the frames given out so far have."""
+        return len(self._summaries)
+
+    def summaries(self) -> Iterator[Track]:
+        """The tracks on the frames given out so far, by ``track_id``, made one at a time."""
+        return iter(self._summaries)
 
     def _detected(
         self, frame: int, instances: Instances
@@ -466,8 +499,8 @@ class Tracker:
         self, frame: int, track: _LiveTrack, instance: TrackedInstance
     ) -> TrackedInstance:
         """Adds an instance to the summary of its track, whose number it gets."""
-        if track.summary is None:
-            track.summary = _Summary(len(self._summaries), instance.actor)
-            self._summaries.append(track.summary)
-        track.summary.add(frame, instance)
-        return replace(instance, track_id=track.summary.track_id)
+        if track.track_id is None:
+            track.track_id = self._summaries.start(instance.actor)
+        instance = replace(instance, track_id=track.track_id)
+        self._summaries.add(frame, instance)
+        return instance

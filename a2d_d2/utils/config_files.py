@@ -82,6 +82,11 @@ def merge_options(cfg: CfgNode, options: Sequence) -> None:
     Raises:
         ValueError: an option is wrong; names the key and the nearest one.
     """
+    if late := [option for option in map(str, options) if option.startswith("--")]:
+        raise ValueError(
+            f"bad option on the command line: {late[0]} stands behind KEY VALUE pairs, or is not an "
+            "option of this command; options come before the pairs"
+        )
     if len(options) % 2:
         raise ValueError(
             f"bad option on the command line: {options[-1]} has no value; options are KEY VALUE"

@@ -8,7 +8,7 @@ import os
 import re
 import socket
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -173,6 +173,23 @@ def write_json(
 ) -> None:
     """Writes ``value`` to ``path`` as JSON with a final newline, atomically."""
     write_text(path, json.dumps(value, indent=indent, sort_keys=sort_keys) + "\n")
+
+
+def write_json_rows(path: str | os.PathLike, head: Mapping, name: str, rows: Iterable) -> None:
+    """Writes ``{**head, name: list(rows)}`` as :func:`write_json`, but never holds all rows.
+
+    Args:
+        path: of the file.
+        head: at least one value.
+        name: of the list, which comes last.
+        rows: a line each.
+    """
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.write(json.dumps(head, indent=2).removesuffix("\n}"))
+        file.write(f",\n  {json.dumps(name)}: [")
+        for number, row in enumerate(rows):
+            file.write(f"{',' if number else ''}\n    {json.dumps(row)}")
+        file.write("\n  ]\n}\n")
 
 
 def write_image(path: str | os.PathLike, image: np.ndarray, options: Sequence[int] = ()) -> None:

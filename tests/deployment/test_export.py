@@ -141,6 +141,21 @@ def test_frames_can_be_computed_one_by_one(make_cfg):
     assert_same(detections, programs.detection_names, expected(model, clip))
 
 
+@pytest.mark.parametrize("which", ["images", "flow"])
+def test_frames_of_another_size_are_refused(make_cfg, which):
+    model = build_model(make_cfg()).eval()
+    programs = trace_programs(model, frame_size=FRAME_SIZE, input_size=INPUT_SIZE, radius=1)
+    inputs = {"images": torch.zeros(1, 3, *INPUT_SIZE), "flow": torch.zeros(1, 3, *INPUT_SIZE)}
+    extract = reloaded(programs.features)
+    extract(*inputs.values())
+    for wrong, message in (
+        (inputs[which][..., :-1], "takes frames and flow of 64 x 87 pixels .*got 64 x 86"),
+        (inputs[which][:, :2], r"must be \(F, 3, h, w\), got \[1, 2, 64, 87\]"),
+    ):
+        with pytest.raises(torch.jit.Error, match=message):
+            extract(*{**inputs, which: wrong}.values())
+
+
 def test_programs_traced_without_any_detection_find_some(make_cfg, monkeypatch):
     """A trained model may see nothing in the noise that it is traced on."""
     torch.manual_seed(0)

@@ -1,5 +1,6 @@
 """The largest difference between two ways to detect."""
 
+import json
 import runpy
 from pathlib import Path
 
@@ -94,9 +95,14 @@ def run(small_cfg, random_weights, tmp_path, monkeypatch, capsys):
     return call
 
 
-def test_the_command_prints_the_difference_of_each_video_and_overall(run):
-    status, lines = run("--every", "2", "INPUT.CLIP.LENGTH", "3", "TEST.DETECTIONS_PER_IMAGE", "4")
+def test_the_command_prints_the_difference_of_each_video_and_overall(run, tmp_path):
+    options = ["INPUT.CLIP.LENGTH", "3", "TEST.DETECTIONS_PER_IMAGE", "4"]
+    status, lines = run("--every", "2", "--json", str(tmp_path / "out.json"), *options)
     assert status == 0
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert list(written["videos"]) == ["3.mp4", "2.mp4"] and written["options"] == options
+    assert [x["frames"] for x in written["videos"].values()] == [2, 1]
+    assert lines[-1] == f"overall: {Difference(**written['overall'])}"
     names = [line.split(": ")[0].rpartition("/")[2] for line in lines]
     assert names == ["3.mp4", "2.mp4", "overall"]
     for line, frames in zip(lines, (2, 1, 3), strict=True):

@@ -18,8 +18,8 @@ from a2d_d2.data.video import iter_frames
 from a2d_d2.evaluation.predictions import decode_mask
 from a2d_d2.inference import predict_video as module
 from a2d_d2.inference.predict_video import plan_jobs, predict_videos
-from a2d_d2.inference.source import expand_inputs
-from a2d_d2.inference.tracks import Tracker, track_color
+from a2d_d2.inference.source import VideoSource, expand_inputs
+from a2d_d2.inference.tracks import Segment, Track, Tracker, track_color
 from a2d_d2.inference.writer import choose_output
 from a2d_d2.label_space import LabelSpace
 
@@ -161,6 +161,38 @@ def test_page_refers_to_the_video(clip, tmp_path):
     assert 'src="./clip.webm"' in page and page.count('class="lane"') == 1
     assert 'data-start="0.500000" data-end="1.000000"' in page
     assert "20 frames, from 0.00 s to 0.95 s; 1 track." in page
+
+
+def test_page_of_many_tracks_shows_the_longest(monkeypatch):
+    def track(number, frames, segments):
+        parts = tuple(Segment(i, i, 0, 0.5) for i in range(segments))
+        return Track(number, 0, 0, frames - 1, frames, 0.5, parts)
+
+    tracks = [track(0, 3, 1), track(1, 9, 2), track(2, 5, 5), track(3, 7, 2), track(4, 1, 1)]
+
+    def numbers(most_tracks, most_segments):
+        monkeypatch.setattr(module, "_MOST_TRACKS", most_tracks)
+        monkeypatch.setattr(module, "_MOST_SEGMENTS", most_segments)
+        return [x.track_id for x in module._on_page(iter(tracks))]
+
+    assert numbers(5, 11) == [0, 1, 2, 3, 4]
+    assert numbers(3, 11) == [1, 2, 3]
+    assert numbers(5, 9) == [1, 2, 3]
+    assert numbers(5, 8) == [1, 3]
+    assert numbers(5, 1) == [1]  # the longest has room always
+    assert module._on_page(iter([])) == []
+
+
+def test_page_says_that_it_shows_some_of_the_tracks(clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_MOST_TRACKS", 1)
+    predictor = WalkingDog(every=1)
+    run([clip], tmp_path, predictor=predictor)
+    assert "1 track." in (tmp_path / "clip.html").read_text()
+    monkeypatch.setattr(module.Tracker, "num_tracks", property(lambda self: 7))
+    run([clip], tmp_path, predictor=predictor)
+    page = (tmp_path / "clip.html").read_text()
+    assert "7 tracks, 1 of them here: clip.tracks.json has all." in page
+    assert page.count('class="lane"') == 1
 
 
 def test_span_keeps_the_numbers_of_the_video(clip, tmp_path):
@@ -325,20 +357,21 @@ def test_a_frame_that_cannot_be_resized_stops_one_video_alone(clip, make_video, 
 # ---------------------------------------------------------------- interrupt and resume
 
 
-def interrupt_at(number):
+def interrupt_at(number, by=signal.SIGINT):
     def before(index):
         if index == number:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(by)
 
     return before
 
 
-def test_interrupt_leaves_whole_results(clip, make_video, tmp_path):
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_leaves_whole_results(clip, make_video, tmp_path, by):
     other = make_video(tmp_path / "other.mp4", 3)
-    handler = signal.getsignal(signal.SIGINT)
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(KeyboardInterrupt):
-        run([clip, other], tmp_path / "out", predictor=WalkingDog(before=interrupt_at(6)))
-    assert signal.getsignal(signal.SIGINT) is handler
+        run([clip, other], tmp_path / "out", predictor=WalkingDog(before=interrupt_at(6, by)))
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
     assert len(read_lines(tmp_path / "out/clip.jsonl")) == 7
     assert len(list(iter_frames(tmp_path / "out/clip.webm"))) == 7
     record = read_tracks(tmp_path / "out/clip.tracks.json")
@@ -350,6 +383,22 @@ def test_interrupt_leaves_whole_results(clip, make_video, tmp_path):
     assert read_tracks(tmp_path / "out/clip.tracks.json")["complete"]
     assert len(list(iter_frames(tmp_path / "out/clip.webm"))) == 20
     assert (tmp_path / "out/other.jsonl").exists()
+
+
+def test_a_camera_ends_when_it_is_stopped(clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(VideoSource, "is_live", property(lambda self: True))
+    assert run([clip], tmp_path / "out", predictor=WalkingDog(before=interrupt_at(6))) == []
+    record = read_tracks(tmp_path / "out/clip.tracks.json")
+    assert record["complete"] and record["problem"] is None and record["frames"] == 7
+    assert "interrupted" not in (tmp_path / "out/clip.html").read_text()
+
+
+def test_a_camera_that_is_stopped_stops_the_videos_after_it(clip, make_video, tmp_path, monkeypatch):
+    monkeypatch.setattr(VideoSource, "is_live", property(lambda self: True))
+    other = make_video(tmp_path / "other.mp4", 3)
+    with pytest.raises(KeyboardInterrupt):
+        run([clip, other], tmp_path / "out", predictor=WalkingDog(before=interrupt_at(6)))
+    assert not list((tmp_path / "out").glob("other*"))
 
 
 def test_second_interrupt_stops_at_once(clip, tmp_path):

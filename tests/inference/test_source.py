@@ -323,6 +323,7 @@ def test_camera(monkeypatch):
     monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
     source = VideoSource("webcam:3")
     assert (source.stem, source.name, source.files) == ("webcam3", "webcam:3", [])
+    assert source.is_live and not VideoSource("clip.mp4").is_live
     assert source.expected_frames is None and source.fps == 25
     assert [time for time, _ in source] == [0, 0.5, 0.75]
     assert opened == [3] and capture.released and source.fps == 10

@@ -409,6 +409,27 @@ def test_timeline_by_hand():
     assert [x.score for x in track.segments] == pytest.approx([x.score for x in expected])
 
 
+def test_summaries_of_tracks_that_come_and_go():
+    """Two actors take turns on frames and change their actions; their segments interleave."""
+    left, right = (2, 2, 12, 12), (16, 4, 26, 14)
+    eats, runs = (0.9, 0.0, 0.1), (0.1, 0.0, 0.9)
+    frames = [
+        frame(0, found(left, actions=eats)),
+        frame(1, found(left, actions=runs), found(right, actions=eats)),
+        frame(2, found(left, actions=eats), found(right, actions=eats)),
+        frame(3, found(right, actions=runs)),
+    ]
+    tracker = Tracker(SPACE, smoothing=0)
+    run(tracker, frames)
+    tracks = list(tracker.summaries())
+    assert tracker.num_tracks == 2
+    assert [(x.track_id, x.first, x.last, x.frames) for x in tracks] == [(0, 0, 2, 3), (1, 1, 3, 3)]
+    assert [[(x.first, x.last, x.action) for x in track.segments] for track in tracks] == [
+        [(0, 0, EATING), (1, 1, RUNNING), (2, 2, EATING)],
+        [(1, 2, EATING), (3, 3, RUNNING)],
+    ]
+
+
 def test_one_frame():
     tracker = Tracker(SPACE)
     ((instance,),) = run(tracker, [frame(0, found((5, 5, 15, 15)))])
@@ -422,7 +443,7 @@ def test_one_frame():
 def test_nothing_detected():
     tracker = Tracker(SPACE)
     assert run(tracker, [frame(0), frame(1, detected=False), frame(2)]) == [[], [], []]
-    assert tracker.summaries() == []
+    assert list(tracker.summaries()) == [] and tracker.num_tracks == 0
     tracker = Tracker(SPACE)
     assert run(tracker, [frame(0, detected=False, flow=(1, 1))]) == [[]]
     assert Tracker(SPACE).finish() == []

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from a2d_d2.utils.cli import run_tool
-from a2d_d2.utils.files import atomic_path, write_json
+from a2d_d2.utils.files import atomic_path, write_json, write_json_rows
 from a2d_d2.utils.parallel import parallel_map
 
 
@@ -18,6 +18,22 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
         raise RuntimeError
     assert json.loads(path.read_text()) == {"a": 1}
     assert [p.name for p in path.parent.iterdir()] == ["scores.json"]
+
+
+@pytest.mark.parametrize("rows", [[], [1], [{"a": [1, 2]}, "\n}", None]])
+def test_rows_of_json_are_written_one_by_one(tmp_path, rows):
+    path = tmp_path / "tracks.json"
+    head = {"name": "\n}", "nested": {"a": []}}
+    write_json_rows(path, head, "rows", iter(rows))
+    assert json.loads(path.read_text()) == {**head, "rows": rows}
+
+
+def test_rows_of_json_that_break_off_leave_the_old_file(tmp_path):
+    path = tmp_path / "tracks.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(ZeroDivisionError):
+        write_json_rows(path, {"b": 2}, "rows", (1 // (2 - i) for i in range(3)))
+    assert json.loads(path.read_text()) == {"a": 1} and len(list(tmp_path.iterdir())) == 1
 
 
 def test_the_temporary_file_keeps_the_suffix(tmp_path):
