@@ -6,8 +6,8 @@
 
 Of each video: DIR/<stem>.mp4 (or .webm), DIR/<stem>.jsonl (one line a frame),
 DIR/<stem>.tracks.json and DIR/<stem>.html. Ctrl-C or SIGTERM leaves all of them usable, up to the
-frame in work; that is how a camera ends. Exit code: 0; 1 when something of a video was lost; 2 for a
-wrong argument; 130 when it was stopped before the end.
+frame in work; that is how a camera ends. Exit code: 0; 1 when something of a video was lost; 2 for
+a wrong argument; 130 when it was stopped before the end.
 """
 
 import argparse

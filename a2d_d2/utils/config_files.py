@@ -84,7 +84,7 @@ def merge_options(cfg: CfgNode, options: Sequence) -> None:
     """
     if late := [option for option in map(str, options) if option.startswith("--")]:
         raise ValueError(
-            f"bad option on the command line: {late[0]} stands behind KEY VALUE pairs, or is not an "
+            f"bad option on the command line: {late[0]} stands behind KEY VALUE pairs, or is no "
             "option of this command; options come before the pairs"
         )
     if len(options) % 2:

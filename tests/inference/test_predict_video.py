@@ -393,7 +393,7 @@ def test_a_camera_ends_when_it_is_stopped(clip, tmp_path, monkeypatch):
     assert "interrupted" not in (tmp_path / "out/clip.html").read_text()
 
 
-def test_a_camera_that_is_stopped_stops_the_videos_after_it(clip, make_video, tmp_path, monkeypatch):
+def test_stopping_a_camera_stops_what_follows(clip, make_video, tmp_path, monkeypatch):
     monkeypatch.setattr(VideoSource, "is_live", property(lambda self: True))
     other = make_video(tmp_path / "other.mp4", 3)
     with pytest.raises(KeyboardInterrupt):

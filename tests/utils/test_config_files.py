@@ -50,7 +50,7 @@ def test_a_wrong_file(tmp_path, text, words):
     [
         (["MODEL.FLOW.ENABELD", "True"], r"nearest is MODEL\.FLOW\.ENABLED"),
         (["SEED"], "SEED has no value"),
-        (["SEED", "1", "--every", "3"], "--every stands behind KEY VALUE pairs, or is not an op"),
+        (["SEED", "1", "--every", "3"], "--every stands behind KEY VALUE pairs, or is no option"),
         (["SEED", "1", "--resume"], "--resume stands behind KEY VALUE pairs"),
         (["INPUT.CLIP.LENGTH", "(" * 300], "whole number"),
         (["INPUT.CLIP.LENGTH", "1" * 20_000], "whole number"),
