@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from tabulate import tabulate
 
-from a2d_d2.experiments import published
+from a2d_d2.experiments import findings, published
 from a2d_d2.experiments.results import lookup
 from a2d_d2.experiments.systems import System, all_systems
 from a2d_d2.label_space import LabelSpace
@@ -26,12 +26,14 @@ class Table:
         note: protocol, data and thresholds.
         groups: headings over columns, with their columns.
         rows: name, where it is from ("" in tables without that column), and the cells.
+        subject: what the names are of.
     """
 
     title: str
     note: str
     groups: Sequence[tuple[str, Sequence[str]]]
     rows: Sequence[tuple[str, str, Sequence[str]]]
+    subject: str = "system"
 
     @property
     def has_source(self) -> bool:
@@ -44,7 +46,7 @@ class Table:
         rows = [[name, *([of] if self.has_source else []), *cells] for name, of, cells in self.rows]
         table = tabulate(
             rows,
-            ["system", *source, *columns],
+            [self.subject, *source, *columns],
             tablefmt="github",
             disable_numparse=True,
             colalign=["left", *("left" for _ in source), *("right" for _ in columns)],
@@ -62,9 +64,9 @@ def all_tables(results: Mapping) -> list[Table]:
 
 
 def paper_tables(results: Mapping) -> list[Table]:
-    """Tables 1 to 3, and trainings of equal time and zero-shot figures if any were measured."""
-    tables = [_table_1(results), _table_2(results), _table_3(results), _equal_time(results)]
-    tables += [_zero_shot(results)] if results["zero_shot"] else []
+    """The paper's findings, Tables 1 to 3, and what was measured at equal time and zero-shot."""
+    tables = [_findings(results), _table_1(results), _table_2(results), _table_3(results)]
+    tables += [_equal_time(results), *([_zero_shot(results)] if results["zero_shot"] else [])]
     return [table for table in tables if table.rows]
 
 
@@ -194,6 +196,39 @@ def _thresholds_note(results: Mapping) -> str:
             f"(one of every {held_out})."
         )
     return "painting thresholds 0.7 (actor) and 0.3 (action), the defaults."
+
+
+# ---------------------------------------------------------------- findings
+
+
+def _findings(results: Mapping) -> Table:
+    rows = [
+        (
+            x.claim,
+            "",
+            [
+                x.figure,
+                x.name,
+                _number(x.value.mean, x.value.std),
+                x.other_name,
+                _number(x.other.mean, x.other.std),
+                f"{x.difference:+.1f}",
+                MISSING if x.published is None else f"{x.published:+.1f}",
+                x.holds,
+            ],
+        )
+        for x in findings.find(results)
+    ]
+    columns = ["figure", "of", "value", "against", "value", "difference", "in the paper", "holds"]
+    return Table(
+        "What the paper finds",
+        f'"yes": ahead by {findings.LEAST:g} point or more; "no": behind by as much; "level": '
+        "neither. Of several seeds the difference must also exceed its standard deviation. Actors "
+        f"hardly change while it is below {findings.UNCHANGED:g} points.",
+        [("", columns)],
+        rows,
+        subject="finding",
+    )
 
 
 # ---------------------------------------------------------------- zero-shot

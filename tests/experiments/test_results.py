@@ -94,10 +94,14 @@ def test_the_exact_text_of_a_table(make_record):
         "# Results\n\nA release of farm, base `configs/base.yaml`: 8 training videos (24 annotated "
         "frames), 2 held-out videos (6 annotated frames), 4 test videos (12 annotated frames). "
         "**This is not A2D: the published figures are of A2D and are not comparable with the "
-        "measured ones.**\n\n### Table 1. Semantic segmentation\n\nOfficial A2D protocol, percent; "
+        "measured ones.**\n\n### What the paper finds\n\n"
+    )
+    assert "| finding " in text
+    assert (
+        "\n\n### Table 1. Semantic segmentation\n\nOfficial A2D protocol, percent; "
         "painting thresholds chosen for each run on the held-out training videos (one of every 5). "
         "Published: Tables 1 to 3 of the paper (ECCV 2018).\n\n| system     | figures        |"
-    )
+    ) in text
     assert (
         "| system   |   zero-shot AP |   full AP |   chance AP |   r_zs |\n"
         "|----------|----------------|-----------|-------------|--------|\n"
