@@ -52,6 +52,14 @@ setup(
     # H.264 video of tools/predict_video.py where there is no ffmpeg.
     extras_require={
         "video": ["av>=10"],
-        "dev": ["coverage>=7.10", "hypothesis", "pytest", "pytest-timeout", "pytest-xdist", "ruff"],
+        "dev": [
+            "av>=10",
+            "coverage>=7.10",
+            "hypothesis",
+            "pytest",
+            "pytest-timeout",
+            "pytest-xdist",
+            "ruff",
+        ],
     },
 )

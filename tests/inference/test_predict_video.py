@@ -195,6 +195,13 @@ def test_page_says_that_it_shows_some_of_the_tracks(clip, tmp_path, monkeypatch)
     assert page.count('class="lane"') == 1
 
 
+def test_video_in_h264(clip, tmp_path):
+    assert run([clip], tmp_path / "out", output="mp4") == []
+    assert len(list(iter_frames(tmp_path / "out/clip.mp4"))) == 20
+    assert 'src="./clip.mp4"' in (tmp_path / "out/clip.html").read_text()
+    assert read_tracks(tmp_path / "out/clip.tracks.json")["output"] == "clip.mp4"
+
+
 def test_span_keeps_the_numbers_of_the_video(clip, tmp_path):
     run([clip], tmp_path, span=(0.4, 0.75))
     lines = read_lines(tmp_path / "clip.jsonl")

@@ -1,10 +1,11 @@
-"""Videos that a browser plays. PyAV and ffmpeg are stood in for by small fakes."""
+"""Videos that a browser plays. Small fakes stand in for ffmpeg and for PyAV's other encoders."""
 
 import json
 import sys
 import types
 from fractions import Fraction
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -58,6 +59,28 @@ def test_webm_by_opencv(tmp_path, capfd):
     for i, frame in enumerate(frames):
         np.testing.assert_allclose(frame.mean(axis=(0, 1)), [60, 0, 40 * i], atol=8)
     assert [file.name for file in path.parent.iterdir()] == ["out.webm"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_h264_by_pyav(tmp_path, capfd):
+    output = choose_output()
+    assert output.suffix == ".mp4" and "H.264 in mp4 through PyAV (lib" in output.description
+    path = tmp_path / "out.mp4"
+    with open_writer(path, output, 30000 / 1001) as writer:
+        for i in range(40):  # more than the encoder looks ahead
+            colors = picture(0, 33, 47)
+            colors[..., 0], colors[..., 2] = 5 * i, 60
+            writer.write(colors, 3 + i * 1001 / 30000, i + 1)
+    frames = list(iter_frames(path))
+    assert len(frames) == 40 and frames[0].shape == (34, 48, 3)
+    for i, frame in enumerate(frames):
+        np.testing.assert_allclose(frame.mean(axis=(0, 1)), [60, 0, 5 * i], atol=8)
+    with av.open(str(path)) as container:
+        (stream,) = container.streams
+        assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p")
+        assert (stream.average_rate, stream.frames) == (Fraction(30000, 1001), 40)
+    content = path.read_bytes()
+    assert 0 < content.index(b"moov") < content.index(b"mdat")  # it plays before it is whole
     assert capfd.readouterr() == ("", "")
 
 
