@@ -1,5 +1,6 @@
 """What loading a training clip from the cache costs beside OpenCV's decode of the same files."""
 
+import functools
 import statistics
 import tempfile
 import zipfile
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from detectron2.config import CfgNode
 
 from a2d_d2.benchmark.common import (
     check_counts,
@@ -19,12 +21,15 @@ from a2d_d2.benchmark.common import (
 )
 from a2d_d2.benchmark.rows import make_row, row_lines
 from a2d_d2.config import setup_cfg
-from a2d_d2.data.build import train_records
+from a2d_d2.data.build import build_train_loader, train_records
 from a2d_d2.data.clip_cache import prepare_clips
 from a2d_d2.data.mapper import build_mapper
 from a2d_d2.data.synthetic import make_release
 
 MOST_RATIO = 1.5
+LOADER_CLIPS = 60
+PROCESSES = 2  # of the loader: as many as the cores that they are to keep busy
+MOST_LOADER_RATIO = 1.15
 
 
 def measure_data(
@@ -43,7 +48,8 @@ def measure_data(
 
     One has frames of the network's size, ``height`` x ``width``; the other frames of
     ``full_height`` x ``full_width`` that are resized as the configuration asks for. Both run in one
-    process with one thread of OpenCV, as a loader's process does.
+    process with one thread of OpenCV, as a loader's process does. Then the loader of training, with
+    one process and with PROCESSES.
 
     Args:
         config_file, options: of the model.
@@ -82,19 +88,31 @@ def measure_data(
         "machine": machine(),
         "repeats": repeats,
         "clips": parts,
-        "rows": [
-            make_row(
-                name,
-                part["load_ms"],
-                "ms",
-                limit=part["decode_ms"],
-                limit_name="decode of its files",
-                ratio=part["ratio"],
-                most_ratio=MOST_RATIO,
-            )
-            for name, part in parts.items()
-        ],
+        "rows": [row for name, part in parts.items() for row in _rows(name, part)],
     }
+
+
+def _rows(name: str, part: Mapping) -> list[dict]:
+    return [
+        make_row(
+            name,
+            part["load_ms"],
+            "ms",
+            limit=part["decode_ms"],
+            limit_name="decode of its files",
+            ratio=part["ratio"],
+            most_ratio=MOST_RATIO,
+        ),
+        make_row(
+            f"{name}: loader of {PROCESSES} processes",
+            part["loader_clips"],
+            "clips/s",
+            limit=PROCESSES * part["loader_clips_of_one"],
+            limit_name=f"{PROCESSES} times the loader of one process",
+            ratio=part["loader_ratio"],
+            most_ratio=MOST_LOADER_RATIO,
+        ),
+    ]
 
 
 def _measure(
@@ -137,6 +155,11 @@ def _measure(
         }
         interleave(ways, 1, description="warming up", progress=progress)
         seconds = interleave(ways, repeats, description="measuring", progress=progress)
+        loaders = {
+            count: functools.partial(loader_seconds, cfg, count, LOADER_CLIPS)
+            for count in (1, PROCESSES)
+        }
+        loading = interleave(loaders, repeats, description="loaders", progress=progress)
     return {
         "clips": len(clips),
         "frames": statistics.mean(len(clip["frame_indices"]) for clip in clips),
@@ -144,7 +167,27 @@ def _measure(
         "load_ms": 1000 * statistics.median(seconds["load"]) / len(clips),
         "decode_ms": 1000 * statistics.median(seconds["decode"]) / len(clips),
         "ratio": ratio(seconds["load"], seconds["decode"]),
+        "loader_clips": LOADER_CLIPS / statistics.median(loading[PROCESSES]),
+        "loader_clips_of_one": LOADER_CLIPS / statistics.median(loading[1]),
+        "loader_ratio": PROCESSES * ratio(loading[PROCESSES], loading[1]),
     }
+
+
+def loader_seconds(cfg: CfgNode, processes: int, clips: int) -> float:
+    """Seconds that training's loader takes for so many clips, once its processes are at work.
+
+    Args:
+        cfg: of the model.
+        processes: of the loader; each has prepared what it may before the clock starts, and has to
+            prepare as much again when it stops.
+        clips: to wait for.
+    """
+    cfg = cfg.clone()
+    cfg.merge_from_list(["DATALOADER.NUM_WORKERS", processes, "SOLVER.IMS_PER_BATCH", 1])
+    batches = iter(build_train_loader(cfg))
+    for _ in range(4 * processes):  # twice what they prepare ahead
+        next(batches)
+    return seconds_of(lambda: [next(batches) for _ in range(clips)])
 
 
 def _files(cache: Path, video_id: str, frames: Sequence[int]) -> list[np.ndarray]:
