@@ -1,5 +1,7 @@
 """Every reader against damaged files: short; tools/fuzz.py tries as many as one likes."""
 
+import mmap
+
 import pytest
 
 from a2d_d2.fuzz import campaign
