@@ -1,12 +1,17 @@
 #!/usr/bin/env python3
-"""Write the figures of results/ into README.md."""
+"""Write the figures of results/ into README.md and docs/."""
 
 import argparse
 from pathlib import Path
 
 from a2d_d2.utils.cli import run_tool
 from a2d_d2.utils.files import write_text
-from a2d_d2.utils.readme import take_over_coverage, take_over_demo, update_readme
+from a2d_d2.utils.readme import (
+    DOCUMENTS,
+    take_over_coverage,
+    take_over_demo,
+    update_document,
+)
 
 
 def main() -> None:
@@ -21,7 +26,9 @@ def main() -> None:
         take_over_coverage(args.coverage, root)
     if args.demo:
         take_over_demo(args.demo, root)
-    write_text(root / "README.md", update_readme(root))
+    texts = {document: update_document(root, document) for document in DOCUMENTS}
+    for document, text in texts.items():
+        write_text(root / document, text)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What all measurements share: repeats and medians, memory, the machine, videos, random models."""
 
+import os
 import platform
 import re
 import resource
@@ -106,6 +107,12 @@ def _status_bytes(name: str) -> int | None:
         return None
     found = re.search(rf"^{name}:\s+(\d+) kB$", status.read_text(), flags=re.MULTILINE)
     return int(found[1]) * 1024 if found else None
+
+
+def processor_seconds(process: int) -> float:
+    """Seconds that a process has kept a core busy so far (Linux)."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def peak_gpu_bytes() -> int | None:

@@ -1,10 +1,14 @@
-"""Blocks of README.md that are written from results files, never by hand."""
+"""Blocks of README.md and of docs/ that are written from results files, never by hand."""
 
 import json
 import re
 from pathlib import Path
 
+from a2d_d2.benchmark.common import machine_line
 from a2d_d2.benchmark.memory import LARGEST_CHANGE, LENGTHS, PATHS
+from a2d_d2.benchmark.plan import plan_lines
+from a2d_d2.benchmark.rows import row_lines
+from a2d_d2.benchmark.scale import scale_lines
 from a2d_d2.engine.demo import SEED, full_demo_summary, settings_digest
 from a2d_d2.evaluation.tables import markdown_table
 from a2d_d2.experiments.tables import readme_block
@@ -110,6 +114,53 @@ def video_block(results: dict) -> str:
     return "\n".join(lines)
 
 
+def stages_block(result: dict) -> str:
+    """The table of ``benchmark.py all``."""
+    machine = result["stages"]["flow"]["machine"]
+    return _paragraphs(
+        [machine_line(machine)],
+        row_lines(result["rows"]),
+        ["Written by `python tools/benchmark.py all --json results/benchmarks/cpu.json`."],
+    )
+
+
+def network_block(results: dict) -> str:
+    """The tables of ``train_R101.json`` and ``infer_R101.json``, of ``results/benchmarks``."""
+    parts = []
+    for command, more in (("train", "--repeats 3 --steps 2"), ("infer", "--repeats 5")):
+        result = results.get(f"{command}_R101")
+        if result:
+            parts += [
+                [machine_line(result["machine"])],
+                row_lines(result["rows"]),
+                [
+                    f"Written by `python tools/benchmark.py {command} --config-file "
+                    f"{result['config_file']} --height 320 --width 568 {more} --json "
+                    f"results/benchmarks/{' '.join([command + '_R101.json', *result['options']])}`."
+                ],
+            ]
+    return _paragraphs(*parts)
+
+
+def growth_block(result: dict) -> str:
+    """The tables of ``results/benchmarks/scale.json``."""
+    command = (
+        f"Written by `python tools/benchmark.py scale --threads {result['machine']['threads']} "
+        "--json results/benchmarks/scale.json --plot docs/images/scale.png`."
+    )
+    return _paragraphs(scale_lines(result), [command])
+
+
+def plan_block(result: dict) -> str:
+    """The figures of ``results/benchmarks/plan.json`` as the command prints them."""
+    command = "Written by `python tools/benchmark.py plan --json results/benchmarks/plan.json`."
+    return _paragraphs(["```", *plan_lines(result), "```"], [command])
+
+
+def _paragraphs(*parts: list[str]) -> str:
+    return "\n\n".join("\n".join(lines) for lines in parts)
+
+
 BLOCKS = {
     "demo": ("results/demo/summary.json", demo_block),
     "r101": ("results/r101_step.json", step_block),
@@ -118,6 +169,16 @@ BLOCKS = {
     # Folders: of the files that are there, all of which may be missing.
     "reliability": ("results/reliability", reliability_block),
     "video": ("results/benchmarks", video_block),
+}
+# The blocks of each document: name to the results and what writes it.
+DOCUMENTS = {
+    "README.md": BLOCKS,
+    "docs/benchmarks.md": {"stages": ("results/benchmarks/cpu.json", stages_block)},
+    "docs/scaling.md": {
+        "network": ("results/benchmarks", network_block),
+        "growth": ("results/benchmarks/scale.json", growth_block),
+        "plan": ("results/benchmarks/plan.json", plan_block),
+    },
 }
 # Left out while neither their results nor their markers are there.
 OPTIONAL = {"experiments"}
@@ -159,24 +220,28 @@ def _read_results(path: Path):
     return {file.stem: _read_results(file) for file in sorted(path.glob("*.json"))}
 
 
-def update_readme(root: Path) -> str:
-    """The text of ``root/README.md`` with every block written anew from its results file.
+def update_document(root: Path, document: str) -> str:
+    """The text of a document with every block written anew from its results file.
+
+    Args:
+        root: of the repository.
+        document: of DOCUMENTS.
 
     Raises:
         ValueError: a block's markers or its results file are missing.
     """
-    text = (root / "README.md").read_text(encoding="utf-8")
-    for name, (source, write) in BLOCKS.items():
+    text = (root / document).read_text(encoding="utf-8")
+    for name, (source, write) in DOCUMENTS[document].items():
         path = root / source
         begin, end = f"<!-- results:{name} -->", f"<!-- /results:{name} -->"
         if name in OPTIONAL and not path.exists() and begin not in text:
             continue
         if path.suffix and not path.exists():
-            raise ValueError(f"{path} does not exist; the README names the command that writes it")
+            raise ValueError(f"{path} does not exist; {document} names the command that writes it")
         block = write(_read_results(path))
         pattern = re.escape(begin) + ".*?" + re.escape(end)
         if not re.search(pattern, text, flags=re.DOTALL):
-            raise ValueError(f"README.md has no block {begin} ... {end}")
+            raise ValueError(f"{document} has no block {begin} ... {end}")
         new = f"{begin}\n{block}\n{end}"
         text = re.sub(pattern, lambda _, new=new: new, text, flags=re.DOTALL)
     return text

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import time
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from a2d_d2.benchmark.common import (
     median_seconds,
     moving_frames,
     peak_bytes,
+    processor_seconds,
     random_model,
     ratio,
     seconds_of,
@@ -37,6 +39,13 @@ def test_time_is_that_of_the_call():
 
     assert seconds_of(lambda: events.append("call"), clock) == 3.5
     assert events == ["clock", "call", "clock"]
+
+
+def test_processor_seconds_are_those_of_the_process():
+    before, own = processor_seconds(os.getpid()), time.process_time()
+    while time.process_time() < own + 0.3:
+        pass
+    assert 0.2 < processor_seconds(os.getpid()) - before < 0.6
 
 
 def test_the_first_call_warms_up():

@@ -10,17 +10,19 @@ from a2d_d2.experiments.tables import readme_block
 from a2d_d2.label_space import LabelSpace
 from a2d_d2.utils.readme import (
     BLOCKS,
+    DOCUMENTS,
     demo_block,
     take_over_demo,
-    update_readme,
+    update_document,
     video_block,
 )
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_readme_holds_what_the_results_say():
-    assert update_readme(ROOT) == (ROOT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_documents_hold_what_the_results_say(document):
+    assert update_document(ROOT, document) == (ROOT / document).read_text(encoding="utf-8")
 
 
 def test_the_demo_has_still_the_settings_that_its_figures_were_made_with():
@@ -64,7 +66,7 @@ def test_scores_stand_in_their_columns():
 def test_a_missing_results_file_is_named(tmp_path):
     (tmp_path / "README.md").write_text("<!-- results:demo --><!-- /results:demo -->")
     with pytest.raises(ValueError, match=r"results/demo/summary\.json does not exist"):
-        update_readme(tmp_path)
+        update_document(tmp_path, "README.md")
 
 
 def test_the_experiments_come_once_their_results_are_there(tmp_path):
@@ -77,11 +79,11 @@ def test_the_experiments_come_once_their_results_are_there(tmp_path):
     (tmp_path / "README.md").write_text(text)
     source = tmp_path / BLOCKS["experiments"][0]
     source.unlink(missing_ok=True)
-    assert "Table 1" not in update_readme(tmp_path)
+    assert "Table 1" not in update_document(tmp_path, "README.md")
     marked = text + "<!-- results:experiments -->old<!-- /results:experiments -->"
     (tmp_path / "README.md").write_text(marked)
     with pytest.raises(ValueError, match=r"results/synthetic/results\.json does not exist"):
-        update_readme(tmp_path)
+        update_document(tmp_path, "README.md")
     results = {
         "data": {
             "videos": {"train": 1, "test": 1},
@@ -98,13 +100,13 @@ def test_the_experiments_come_once_their_results_are_there(tmp_path):
     }
     source.parent.mkdir(parents=True, exist_ok=True)
     source.write_text(json.dumps(results))
-    written = update_readme(tmp_path)
+    written = update_document(tmp_path, "README.md")
     block = written.split("<!-- results:experiments -->")[1].split("<!-- /results")[0]
     assert block == f"\n{readme_block(results)}\n"
     assert "### Table 3. Ablations" in block
     (tmp_path / "README.md").write_text(text)
     with pytest.raises(ValueError, match="no block <!-- results:experiments -->"):
-        update_readme(tmp_path)
+        update_document(tmp_path, "README.md")
 
 
 def test_a_missing_block_is_named(tmp_path):
@@ -114,7 +116,7 @@ def test_a_missing_block_is_named(tmp_path):
     summary = (ROOT / "results" / "demo" / "summary.json").read_text()
     (folder / "summary.json").write_text(json.dumps(json.loads(summary)))
     with pytest.raises(ValueError, match="results:demo"):
-        update_readme(tmp_path)
+        update_document(tmp_path, "README.md")
 
 
 def test_figures_of_streaming_stand_side_by_side():
