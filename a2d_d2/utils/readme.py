@@ -146,7 +146,8 @@ def growth_block(result: dict) -> str:
     """The tables of ``results/benchmarks/scale.json``."""
     command = (
         f"Written by `python tools/benchmark.py scale --threads {result['machine']['threads']} "
-        f"--repeats {result['repeats']} --json results/benchmarks/scale.json --plot docs/images/scale.png`."
+        f"--repeats {result['repeats']} --json results/benchmarks/scale.json --plot "
+        "docs/images/scale.png`."
     )
     return _paragraphs(scale_lines(result), [command])
 
