@@ -14,7 +14,7 @@
 #   --dry-run    only says what would be done; writes nothing
 #
 # Needs git, make, the interpreters, and gigabytes of disk an entry. The exit code is 1 unless all
-# passed. PYTEST_ARGS is passed on to pytest.
+# passed. PYTEST_ARGS replaces the arguments of pytest that the Makefile gives.
 set -euo pipefail
 
 ENTRIES=(
@@ -156,7 +156,7 @@ for entry in "${ENTRIES[@]}"; do
     start=$SECONDS status=0
     make --directory "$work/checkout" test PYTHON="$python" VENV="$work/$name" \
         CONSTRAINTS="$work/$name.txt" \
-        PYTEST_ARGS="--junitxml=$work/$name.xml ${PYTEST_ARGS:-}" || status=$?
+        PYTEST_ARGS="--junitxml=$work/$name.xml ${PYTEST_ARGS---numprocesses auto --dist loadfile}" || status=$?
     [[ -z $json ]] \
         || record "$entry" "$work/$name" $((SECONDS - start)) "$status" "$work/$name.xml"
     if ((status)); then
