@@ -180,6 +180,12 @@ def setup_cfg(config_file: str = "", opts: list[str] = ()) -> CN:
         register_release(
             f"a2d_{split}", cfg.DATASETS.ROOT, split, label_space, cfg.DATASETS.HOLD_OUT
         )
+    try:
+        torch.device(cfg.MODEL.DEVICE)
+    except RuntimeError as error:
+        raise ValueError(
+            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, which is no device; use cuda or cpu"
+        ) from error
     if not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     cfg.freeze()

@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from a2d_d2.config import setup_cfg
-from a2d_d2.evaluation.rasterize import ACTOR_THRESHOLD
 from a2d_d2.inference.source import VideoSource
 from a2d_d2.inference.streaming import StreamingPredictor
 from a2d_d2.inference.tracks import TrackedInstance, Tracker, track_color
@@ -125,7 +124,7 @@ class ActorActionPredictor:
         *,
         device: str = "",
         options: Mapping[str, object] | None = None,
-        score_threshold: float = ACTOR_THRESHOLD,
+        score_threshold: float | None = None,
         tracking: bool = False,
         smoothing: int = 5,
         every: int = 1,
@@ -138,7 +137,8 @@ class ActorActionPredictor:
             weights: its checkpoint; by default that of the file.
             device: "cuda", "cuda:1", "cpu"; by default a GPU if there is one.
             options: further keys of the configuration, such as {"INPUT.CLIP.STRIDE": 1}.
-            score_threshold: actors with a lower score are left out.
+            score_threshold: actors with a lower score are left out; by default TEST.ACTOR_THRESH
+                of the configuration.
             tracking: whether actors keep a number through the video; their action scores are then
                 the mean over the last ``smoothing`` frames.
             smoothing: in frames; 0 or 1 leaves the scores as they are.
@@ -151,19 +151,26 @@ class ActorActionPredictor:
             ValueError: a file, key or value is wrong; names it.
         """
         values = dict(options or {})
-        values["MODEL.ROI_HEADS.SCORE_THRESH_TEST"] = score_threshold
         if weights:
             values["MODEL.WEIGHTS"] = str(weights)
         if device:
             values["MODEL.DEVICE"] = device
         opts = [x for pair in values.items() for x in pair]
         cfg = setup_cfg(str(config_file), opts)
+        if score_threshold is None:
+            score_threshold = float(cfg.TEST.ACTOR_THRESH)
+        # Says what is wrong before a model is built.
+        Tracker(
+            LabelSpace.load(cfg.DATASETS.LABEL_SPACE),
+            score_threshold=score_threshold,
+            smoothing=smoothing,
+        )
+        cfg = cfg.clone()
+        cfg.merge_from_list(["MODEL.ROI_HEADS.SCORE_THRESH_TEST", float(score_threshold)])
         self.label_space = LabelSpace.load(cfg.DATASETS.LABEL_SPACE)
         self._tracking = None
         if tracking:
             self._tracking = {"score_threshold": score_threshold, "smoothing": smoothing}
-            # Says what is wrong before a model is built.
-            Tracker(self.label_space, **self._tracking)
         self.streaming = StreamingPredictor.from_config(
             cfg, batch_size=batch_size, every=every, precision=precision
         )

@@ -51,8 +51,10 @@ def commit(root):
 
 def matrix(checkout, *entries):
     root, out = checkout
-    # Of a checkout in a hook or another worktree, git tells its place by these.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    # Of a checkout in a hook or another worktree, git tells its place by these; of the call that
+    # runs this test, make its variables.
+    foreign = ("GIT_", "MAKE", "MFLAGS", "PYTEST_ARGS")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
     return run(
         *("--json", out / "matrix.json", "--work", out / "work", *entries),
         script=root / "tools" / SCRIPT.name,

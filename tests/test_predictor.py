@@ -191,3 +191,19 @@ def test_mistakes_are_named(config, make_predictor, tmp_path):
 def test_missing_weights_are_named(config, weights, message):
     with pytest.raises(ValueError, match=message):
         ActorActionPredictor(config(), weights)
+
+
+def test_the_threshold_is_that_of_the_configuration(make_predictor, config, frames):
+    every = [len(x.actors) for x in make_predictor().predict(frames)]
+    asked = make_predictor(score_threshold=None, options={"TEST.ACTOR_THRESH": 0.0})
+    assert [len(x.actors) for x in asked.predict(frames)] == every and sum(every)
+    none = make_predictor(score_threshold=None, options={"TEST.ACTOR_THRESH": 1.0})
+    assert not any(x.actors for x in none.predict(frames))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"score_threshold": 5}, {"smoothing": -3}, {"device": "foo"}], ids=str
+)
+def test_wrong_arguments_are_named(make_predictor, wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong)).upper() + "|" + next(iter(wrong))):
+        make_predictor(**wrong)

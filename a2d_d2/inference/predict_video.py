@@ -320,7 +320,12 @@ def predict_video(
         job.path(".jsonl").write_text("")
     with contextlib.closing(predictor.predict(source)) as results:
         frames = _tracked(results, tracker, interrupt)
-        written = _write_frames(job, frames, label_space, output, progress)
+        try:
+            written = _write_frames(job, frames, label_space, output, progress)
+        except Exception:
+            if output is None or output.is_video:  # pictures of a folder are known by the lines
+                job.path(".jsonl").unlink(missing_ok=True)
+            raise
     if not written.times:  # interrupted before the first frame
         return None
     drawn = job.path(output.suffix).name if output else None

@@ -26,6 +26,8 @@ FORMATS = ("mp4", "webm", "frames")
 
 # H.264 encoders of FFmpeg, the better one first.
 _H264 = ("libx264", "libopenh264")
+# The largest width and height that H.264 and VP8 have room for.
+_MAX_SIDE = 16383
 # Longest time in seconds over which one picture is repeated.
 _MAX_PAUSE = 10.0
 
@@ -243,12 +245,20 @@ class VideoWriter:
 
         Returns:
             The second of the file at which it is shown.
+
+        Raises:
+            ValueError: the picture is too large for a video.
         """
         del number
         rate = float(self._rate)
         height, width = picture.shape[:2]
         picture = cv2.copyMakeBorder(picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
         if self._encoder is None:
+            if max(picture.shape[:2]) > _MAX_SIDE:
+                raise ValueError(
+                    f"its pictures are {picture.shape[1]} x {picture.shape[0]}, and no side of a "
+                    f"video may have more than {_MAX_SIDE} pixels; use the format frames"
+                )
             self._encoder = self._open((picture.shape[1], picture.shape[0]))
             self._origin = time
         place = round((time - self._origin) * rate)

@@ -247,8 +247,8 @@ def load_weights(
         reason = "it is not a checkpoint of tensors and plain types alone, or cut off"
         reason = error if isinstance(error, OSError) else reason
         raise ValueError(
-            f"cannot load {key} ({path}): {reason}; give a checkpoint that can be read, or an "
-            f'empty {key} ("") to start at random'
+            f"cannot load {key} ({path}): {reason}; give a checkpoint that can be read (a training "
+            f'starts at random with an empty {key}, "")'
         ) from error
     if not reader.loaded:
         raise ValueError(

@@ -346,8 +346,17 @@ def test_a_failed_video_leaves_nothing_of_an_earlier_one(clip, tmp_path):
     assert run([clip], tmp_path / "out") == []
     clip.write_bytes(b"no video")
     assert len(run([clip], tmp_path / "out")) == 1
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["clip.jsonl"]
-    assert (tmp_path / "out/clip.jsonl").read_text() == ""
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_picture_too_large_for_a_video_stops_one_video_alone(clip, tmp_path):
+    wide = tmp_path / "wide"
+    wide.mkdir()
+    cv2.imwrite(str(wide / "0.png"), np.zeros((20, 16400, 3), np.uint8))
+    (problem,) = run([wide, clip], tmp_path / "out")
+    assert problem.startswith(f"{wide / '0.png'}: its pictures are 16400 x 20")
+    assert not list((tmp_path / "out").glob("0*")) and no_leftovers(tmp_path)
+    assert read_tracks(tmp_path / "out/clip.tracks.json")["complete"]
 
 
 def test_a_frame_that_cannot_be_resized_stops_one_video_alone(clip, make_video, tmp_path):

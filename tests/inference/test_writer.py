@@ -149,6 +149,16 @@ def test_long_pauses_are_cut():
     np.testing.assert_allclose(shown, [0, 0.5, 11.0, 11.5])
 
 
+def test_pictures_too_large_for_a_video_are_refused(tmp_path):
+    path = tmp_path / "out.webm"
+    with (
+        pytest.raises(ValueError, match="16384 x 2, and no side .* 16383 .* format frames"),
+        open_writer(path, choose_output("webm"), 20) as writer,
+    ):
+        writer.write(picture(0, 2, 16384), 0, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_rates_are_exact_fractions():
     recorder, _, _ = record([0], 30000 / 1001)
     assert recorder.opened == ("path", Fraction(30000, 1001), (48, 32))
