@@ -106,6 +106,11 @@ def video_block(results: dict) -> str:
                 f"{long['cpu_mib']:.0f} MiB for {long['frames']}, ratio {figure['ratio']:.3f} "
                 f"(goal: within {LARGEST_CHANGE:.0%}; {'met' if figure['met'] else 'missed'})."
             )
+        size = memory["frames"]
+        lines.append(
+            f"Memory is that of `{memory['config_file']}` with random weights, {size['height']}x"
+            f"{size['width']} pixels and at most {size['most_detections']} detections a frame."
+        )
         threads = memory["machine"]["threads"]
         commands.append(f"memory --threads {threads} --json results/benchmarks/memory.json")
     if commands:

@@ -145,6 +145,8 @@ def test_figures_of_streaming_stand_side_by_side():
         "peaks": dict.fromkeys(paths, peaks),
         "ratios": dict.fromkeys(paths, {"cpu": {"ratio": 1.008, "met": True}}),
         "machine": {"threads": 1},
+        "config_file": "small.yaml",
+        "frames": {"height": 64, "width": 80, "most_detections": 5},
     }
     results = {"stream_10": stream(10, 0.93), "stream": stream(100, 1.02), "memory": memory}
     lines = video_block(results | {"train": {}}).splitlines()
