@@ -4,6 +4,7 @@ Every frame comes from one decode in order, so that all parts of the project see
 under the same number: seeking is not exact in every file, nor are header counts.
 """
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -110,6 +111,29 @@ def grab_frames(path: str | os.PathLike) -> Iterator[cv2.VideoCapture]:
             yield capture
     finally:
         capture.release()
+
+
+def damaged_frames(path: str | os.PathLike) -> Iterator[bool]:
+    """Of each frame in order, whether the decoder filled in what it could not read.
+
+    OpenCV does not say so; PyAV does, and decodes the file once more for it. Decoders of H.264 and
+    the MPEG family notice damage, most others show it as a picture. Nothing comes without PyAV.
+    """
+    try:
+        import av
+    except ImportError:
+        return
+    with (
+        contextlib.suppress(av.error.FFmpegError),
+        av.open(str(path), metadata_errors="replace") as container,
+    ):
+        for stream in container.streams.video[:1]:
+            stream.codec_context.thread_count = 1
+            stream.codec_context.options = {"skip_loop_filter": "all"}  # nobody sees the pictures
+            for packet in container.demux(stream):
+                with contextlib.suppress(av.error.FFmpegError):  # no frame comes of it
+                    for frame in packet.decode():
+                        yield frame.is_corrupt
 
 
 def undecodable(path: str | os.PathLike) -> VideoError:

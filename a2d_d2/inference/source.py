@@ -2,7 +2,7 @@
 
 Nothing that a file says of itself is believed. Frames come from one decode in order, with the times
 of the container, so that a variable frame rate comes out right; what was lost on the way is said
-after the last frame. Damage that the decoder itself conceals cannot be seen from here.
+after the last frame. Damage that the decoder itself conceals is seen where PyAV is installed.
 """
 
 import contextlib
@@ -18,7 +18,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from a2d_d2.data.video import VideoError, VideoHeader, grab_frames, read_header, undecodable
+from a2d_d2.data.video import (
+    VideoError,
+    VideoHeader,
+    damaged_frames,
+    grab_frames,
+    read_header,
+    undecodable,
+)
 
 VIDEO_SUFFIXES = frozenset(
     (".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov")
@@ -131,10 +138,10 @@ class VideoSource:
         """
         self.problem, self.first_frame = None, 0
         size, previous = None, -1.0
-        skipped = broken = resized = 0
+        skipped = broken = damaged = resized = 0
         problems: list[str] = []
         with contextlib.closing(self._read(problems)) as frames:
-            for stamp, retrieve in frames:
+            for stamp, retrieve, is_damaged in frames:
                 now = self._ascending(stamp, previous)
                 previous = now
                 if now < self.start:
@@ -146,6 +153,7 @@ class VideoSource:
                 if not ok:
                     broken += 1
                     continue
+                damaged += is_damaged
                 if size is None:
                     size, self.first_frame = frame.shape[:2], skipped
                 elif frame.shape[:2] != size:
@@ -158,6 +166,11 @@ class VideoSource:
             raise VideoError(f"{self.name} ends at {previous:.2f} s, before the start asked for")
         if broken:
             problems.append(f"{broken} frames could not be decoded and are left out")
+        if damaged:
+            problems.append(
+                f"{damaged} frames are damaged, and the decoder has filled in what it could not "
+                "read; those after them may be wrong, too"
+            )
         if resized:
             height, width = size
             problems.append(
@@ -177,38 +190,42 @@ class VideoSource:
             return VideoHeader(DEFAULT_FPS, len(self._images))
         return VideoHeader(0.0, 0) if self._camera is not None else read_header(self.path)
 
-    def _read(self, problems: list[str]) -> Iterator[tuple[float, Retrieve]]:
-        """Yields (time stamp, what gives the frame); adds to ``problems`` when the end is early."""
+    def _read(self, problems: list[str]) -> Iterator[tuple[float, Retrieve, bool]]:
+        """Yields (time stamp, what gives the frame, whether it is damaged).
+
+        Adds to ``problems`` when the end is early.
+        """
         if self._images is not None:
             return self._read_images()
         if self._camera is not None:
             return self._read_camera(problems)
         return self._read_file(problems)
 
-    def _read_images(self) -> Iterator[tuple[float, Retrieve]]:
+    def _read_images(self) -> Iterator[tuple[float, Retrieve, bool]]:
         for i, path in enumerate(self._images):
-            yield i / DEFAULT_FPS, functools.partial(_read_image, path)
+            yield i / DEFAULT_FPS, functools.partial(_read_image, path), False
 
-    def _read_camera(self, problems: list[str]) -> Iterator[tuple[float, Retrieve]]:
+    def _read_camera(self, problems: list[str]) -> Iterator[tuple[float, Retrieve, bool]]:
         capture = cv2.VideoCapture(self._camera)
         try:
             self._camera_fps = capture.get(cv2.CAP_PROP_FPS)
             if not capture.grab():
                 raise VideoError(f"cannot open {self.name}: no camera there, or it is in use")
             first = time.monotonic()
-            yield 0.0, capture.retrieve
+            yield 0.0, capture.retrieve, False
             while capture.grab():
-                yield time.monotonic() - first, capture.retrieve
+                yield time.monotonic() - first, capture.retrieve, False
             problems.append("the camera stopped")
         finally:
             capture.release()
 
-    def _read_file(self, problems: list[str]) -> Iterator[tuple[float, Retrieve]]:
+    def _read_file(self, problems: list[str]) -> Iterator[tuple[float, Retrieve, bool]]:
         count, stamp = 0, 0.0
-        for capture in grab_frames(self.path):
-            count += 1
-            stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            yield stamp, capture.retrieve
+        with contextlib.closing(damaged_frames(self.path)) as damage:
+            for capture in grab_frames(self.path):
+                count += 1
+                stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                yield stamp, capture.retrieve, next(damage, False)
         announced = self._header.num_frames
         tolerance = max(2, announced // 50)
         is_short = announced - count > tolerance

@@ -1,12 +1,13 @@
 """Videos of every kind, whole and broken."""
 
 import math
+import sys
 
 import cv2
 import numpy as np
 import pytest
 
-from a2d_d2.data.video import VideoError, VideoHeader
+from a2d_d2.data.video import VideoError, VideoHeader, write_frames
 from a2d_d2.inference import source as module
 from a2d_d2.inference.source import VideoSource, expand_inputs, natural_order
 
@@ -190,6 +191,28 @@ def test_damage_inside_ends_no_iteration(clip, tmp_path):
     path.write_bytes(data)
     times = [time for time, _ in VideoSource(path)]
     assert len(times) >= NUM_FRAMES // 2 and (np.diff(times) > 0).all()
+
+
+def test_damage_that_the_decoder_conceals_is_said(tmp_path, monkeypatch):
+    pytest.importorskip("av")
+    path = tmp_path / "noise.mp4"
+    draw = np.random.default_rng(0)
+    noise = [draw.integers(0, 256, (64, 96, 3), np.uint8) for _ in range(NUM_FRAMES)]
+    write_frames(path, noise, FPS)
+    source = VideoSource(path)
+    assert len(list(source)) == NUM_FRAMES and source.problem is None
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 10] = bytes(range(10))
+    path.write_bytes(data)
+    source = VideoSource(path)
+    assert len(list(source)) == NUM_FRAMES  # OpenCV says nothing
+    assert source.problem.startswith("1 frames are damaged")
+    for span in ({"end": 0.2}, {"start": 0.8}):  # it is in the middle
+        source = VideoSource(path, **span)
+        assert len(list(source)) == 4 and source.problem is None
+    monkeypatch.setitem(sys.modules, "av", None)
+    source = VideoSource(path)
+    assert len(list(source)) == NUM_FRAMES and source.problem is None
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no video at all" * 100])
