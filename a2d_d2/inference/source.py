@@ -26,6 +26,7 @@ from a2d_d2.data.video import (
     read_header,
     undecodable,
 )
+from a2d_d2.utils.untrusted import read_image
 
 VIDEO_SUFFIXES = frozenset(
     (".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov")
@@ -139,6 +140,7 @@ class VideoSource:
         self.problem, self.first_frame = None, 0
         size, previous = None, -1.0
         skipped = broken = damaged = resized = 0
+        reason = ""
         problems: list[str] = []
         with contextlib.closing(self._read(problems)) as frames:
             for stamp, retrieve, is_damaged in frames:
@@ -149,7 +151,10 @@ class VideoSource:
                     continue
                 if self.end is not None and now >= self.end:
                     break
-                ok, frame = retrieve()
+                try:
+                    ok, frame = retrieve()
+                except ValueError as error:  # of a picture: broken, or too large
+                    ok, reason = False, reason or " ".join(str(error).split())
                 if not ok:
                     broken += 1
                     continue
@@ -161,11 +166,14 @@ class VideoSource:
                     resized += 1
                 yield now, frame
         if size is None:
+            if reason:
+                raise VideoError(f"{reason}; convert the picture, or leave it out")
             if broken or previous < 0:
                 raise undecodable(self.name)
             raise VideoError(f"{self.name} ends at {previous:.2f} s, before the start asked for")
         if broken:
-            problems.append(f"{broken} frames could not be decoded and are left out")
+            first = f" (the first: {reason})" if reason else ""
+            problems.append(f"{broken} frames could not be decoded and are left out{first}")
         if damaged:
             problems.append(
                 f"{damaged} frames are damaged, and the decoder has filled in what it could not "
@@ -305,6 +313,5 @@ def _files(folder: Path, suffixes: frozenset[str]) -> list[Path]:
     return sorted(kept, key=natural_order)
 
 
-def _read_image(path: Path) -> tuple[bool, np.ndarray | None]:
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    return image is not None, image
+def _read_image(path: Path) -> tuple[bool, np.ndarray]:
+    return True, read_image(path, cv2.IMREAD_COLOR)

@@ -325,9 +325,21 @@ def test_images_of_other_sizes_and_broken_ones(tmp_path):
     assert [frame[0, 0, 0] for _, frame in items] == [10, 30, 40, 50]
     np.testing.assert_allclose([time for time, _ in items], [0, 0.08, 0.12, 0.16])
     assert source.problem == (
-        "1 frames could not be decoded and are left out; "
+        f"1 frames could not be decoded and are left out (the first: cannot read image {paths[1]}: "
+        "not an image (of PNG, JPEG, BMP, PNM, TIFF or WebP)); "
         "2 frames of another size were scaled to the first's, 24 x 16"
     )
+
+
+def test_a_picture_that_announces_too_much_is_left_out(tmp_path):
+    paths = write_images(tmp_path, [(16, 24)] * 2)
+    paths[0].write_bytes(b"P6\n70000 70000\n255\n" + bytes(4096))
+    source = VideoSource(tmp_path)
+    assert len(list(source)) == 1
+    assert f"{paths[0]}: an image that announces 70000 x 70000 pixels" in source.problem
+    paths[1].unlink()
+    with pytest.raises(VideoError, match=r"frame_1.png: an image that announces 70000 x 70000"):
+        list(VideoSource(tmp_path))
 
 
 def test_folder_without_images(tmp_path):

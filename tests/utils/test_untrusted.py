@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from a2d_d2.utils.cli import one_line
-from a2d_d2.utils.untrusted import decode_image, read_json, read_yaml
+from a2d_d2.utils.untrusted import MAX_PIXELS, decode_image, read_image, read_json, read_yaml
 
 BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
     f"{name}: &{name} [{', '.join(['*' + before] * 9)}]\n"
@@ -90,6 +90,79 @@ def test_pictures_that_announce_too_much_are_not_decoded():
     for broken in (announce(data, 2**31 - 1, 2**31 - 1), data[:20], b"", b"GIF89a"):
         with pytest.raises(ValueError, match="image"):
             decode_image(broken, cv2.IMREAD_COLOR)
+
+
+def tiff(order, *entries):
+    """A TIFF of nothing but a table of (tag, type, value)."""
+    fields = b"".join(
+        struct.pack(f"{order}HHI", tag, kind, 1)
+        + struct.pack(
+            f"{order}{'HH' if kind == 3 else 'I'}", *((value, 0) if kind == 3 else (value,))
+        )
+        for tag, kind, value in entries
+    )
+    start = {"<": b"II*\0", ">": b"MM\0*"}[order]
+    return start + struct.pack(f"{order}IH", 8, len(entries)) + fields + bytes(4)
+
+
+LARGE = {
+    "bmp": b"BM" + bytes(12) + struct.pack("<III", 40, 70_000, 70_000),
+    "bmp from the top": b"BM" + bytes(12) + struct.pack("<IIi", 40, 70_000, -70_000),
+    "bmp of OS/2": b"BM" + bytes(12) + struct.pack("<IHH", 12, 60_000, 60_000),
+    "ppm": b"P6\n# 4 4\n70000 # 4\n 70000\n255\n",
+    "tiff": tiff("<", (256, 4, 70_000), (257, 4, 70_000)),
+    "big-endian tiff": tiff(">", (256, 3, 60_000), (257, 3, 60_000)),
+    "tiff of tiles": tiff("<", (256, 3, 16), (257, 3, 16), (322, 4, 70_000), (323, 4, 70_000)),
+    "tiff that says it twice": tiff("<", *[(x, 4, n) for n in (9, 70_000, 9) for x in (256, 257)]),
+    "lossy webp": b"RIFF----WEBPVP8 " + bytes(10) + struct.pack("<HH", 16_000, 16_000),
+    "lossless webp": b"RIFF----WEBPVP8L" + bytes(5) + struct.pack("<I", 16_000 << 14 | 16_000),
+    "webp with alpha": b"RIFF----WEBPVP8X" + bytes(8) + b"\xff\xff\0" * 2,
+}
+
+
+@pytest.mark.parametrize("data", LARGE.values(), ids=LARGE)
+def test_pictures_of_every_kind_announce_their_size(data):
+    with pytest.raises(ValueError, match="an image that announces [67210]+[0-9]* x"):
+        decode_image(data + bytes(4096), cv2.IMREAD_COLOR)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(b"P6\n4#\n9 9\n255\n", b"P6" + b" " * 5000 + b"4 4\n255\n", b"P7\n4 4\n"),
+        *(tiff("<", (256, 16, 4), (257, 16, 4)), tiff("<"), b"II*\0" + b"\xff" * 4, b"BM"),
+        b"GIF89a\4\0\4\0",
+    ],
+)
+def test_pictures_whose_size_is_unknown_are_refused(data):
+    with pytest.raises(ValueError, match="not an image"):
+        decode_image(data + bytes(64), cv2.IMREAD_COLOR)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "ppm", "pgm", "tif", "webp"])
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_files_of_pictures_are_those_of_opencv(tmp_path, suffix, depth):
+    path = tmp_path / f"picture.{suffix}"
+    shape = (13, 22) if suffix == "pgm" else (13, 22, 3)
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    if suffix not in ("png", "ppm", "pgm", "tif") and depth == np.uint16:
+        pytest.skip("has eight bits alone")
+    cv2.imwrite(str(path), image.astype(depth) * (257 if depth == np.uint16 else 1))
+    for flags in (cv2.IMREAD_COLOR, cv2.IMREAD_UNCHANGED):
+        np.testing.assert_array_equal(read_image(path, flags), cv2.imread(str(path), flags))
+
+
+def test_files_that_are_no_pictures_are_named(tmp_path):
+    path = tmp_path / "picture.png"
+    with pytest.raises(ValueError, match=r"cannot read image .*picture.png: No such file"):
+        read_image(path, cv2.IMREAD_COLOR)
+    path.write_bytes(b"text")
+    with pytest.raises(ValueError, match=r"cannot read image .*picture.png: not an image"):
+        read_image(path, cv2.IMREAD_COLOR)
+    with open(path, "r+b") as stream:
+        stream.truncate(8 * MAX_PIXELS + 1)  # of zeros, which take no room
+    with pytest.raises(ValueError, match=r"picture.png: larger than 512 MiB"):
+        read_image(path, cv2.IMREAD_COLOR)
 
 
 def test_a_message_is_one_line_without_escape_sequences():
