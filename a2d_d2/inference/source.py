@@ -8,6 +8,7 @@ after the last frame. Damage that the decoder itself conceals is seen where PyAV
 import contextlib
 import functools
 import glob
+import logging
 import math
 import os
 import re
@@ -27,6 +28,8 @@ from a2d_d2.data.video import (
     undecodable,
 )
 from a2d_d2.utils.untrusted import read_image
+
+logger = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = frozenset(
     (".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov")
@@ -255,14 +258,17 @@ def expand_inputs(
     Args:
         inputs: video files, folders of videos or else of images, patterns (``clips/*.mp4``, ``**``
             for any depth), ``webcam:N``. In folders hidden files are passed over, and images only
-            count where there is no video. Images that are named one by one or by a pattern are
-            one video per folder. Names with numbers are in the order of the numbers.
+            count where there is no video. Files in folders and of patterns whose suffix is no
+            video's or image's are passed over with a line in the log. Images that are named one
+            by one or by a pattern are one video per folder. Names with numbers are in the order of
+            the numbers.
         start, end: of each, in seconds.
 
     Raises:
         ValueError: an input matches nothing; names it.
     """
     found: dict[object, list[Path] | str | Path] = {}
+    others: list[str] = []
 
     def add_file(path: Path) -> None:
         if path.suffix.lower() in IMAGE_SUFFIXES:
@@ -273,9 +279,18 @@ def expand_inputs(
             found.setdefault(path.resolve(), path)
 
     def add_folder(path: Path) -> None:
+        others.extend(str(x) for x in _files(path) if not _has_frames(x))
         videos = _files(path, VIDEO_SUFFIXES)
         for file in videos or _files(path, IMAGE_SUFFIXES):
             add_file(file)
+
+    def add_match(path: Path) -> None:
+        if path.is_dir():
+            add_folder(path)
+        elif _has_frames(path):
+            add_file(path)
+        else:
+            others.append(str(path))
 
     for text in inputs:
         before = len(found)
@@ -290,11 +305,16 @@ def expand_inputs(
         else:
             matches = sorted(glob.glob(text, recursive=True), key=natural_order)
             for match in matches:
-                add_folder(Path(match)) if os.path.isdir(match) else add_file(Path(match))
+                add_match(Path(match))
             if not matches:
                 raise ValueError(
                     f"there is no input {text}: give a video, a folder, a pattern or webcam:N"
                 )
+    if passed := list(dict.fromkeys(others)):
+        more = f" and {len(passed) - 3} more" if len(passed) > 3 else ""
+        logger.warning(
+            "passed over, by their names no videos or images: %s%s", ", ".join(passed[:3]), more
+        )
     if not found:
         raise ValueError(f"there is no video in {', '.join(inputs)}; give another input")
     return [VideoSource(paths, start=start, end=end) for paths in found.values()]
@@ -306,9 +326,14 @@ def natural_order(name: str | os.PathLike) -> tuple:
     return tuple(int(part) if i % 2 else part.casefold() for i, part in enumerate(parts)), str(name)
 
 
-def _files(folder: Path, suffixes: frozenset[str]) -> list[Path]:
-    """The files of a folder with one of the suffixes, hidden ones left out, in natural order."""
-    paths = (path for path in folder.iterdir() if path.suffix.lower() in suffixes)
+def _has_frames(path: Path) -> bool:
+    """Whether the name is that of a video or an image."""
+    return path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES
+
+
+def _files(folder: Path, suffixes: frozenset[str] | None = None) -> list[Path]:
+    """The files of a folder, with one of the suffixes, not hidden, in natural order."""
+    paths = (x for x in folder.iterdir() if suffixes is None or x.suffix.lower() in suffixes)
     kept = (path for path in paths if path.is_file() and not path.name.startswith("."))
     return sorted(kept, key=natural_order)
 

@@ -412,6 +412,23 @@ def test_inputs(tmp_path, monkeypatch):
     assert source.stem == "f9" and source.expected_frames == 1
 
 
+def test_other_files_of_folders_and_patterns_are_passed_over(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "v/a.mp4", "v/a.json", "v/notes.txt", "v/.hidden.txt")
+    line = "passed over, by their names no videos or images: v/a.json, v/notes.txt"
+    for inputs in (["v"], ["v/*"], ["**"], ["v/*", "v"]):
+        caplog.clear()
+        assert names(*inputs) == ["v/a.mp4"]
+        assert [record.getMessage() for record in caplog.records] == [line]
+    touch(tmp_path, *(f"v/{i}.csv" for i in range(4)))
+    caplog.clear()
+    with pytest.raises(ValueError, match="there is no video in"):
+        names("v/*.csv")
+    assert caplog.messages == [line.split(": ")[0] + ": v/0.csv, v/1.csv, v/2.csv and 1 more"]
+    caplog.clear()
+    assert names("v/notes.txt", "v/a.mp4") == ["v/notes.txt", "v/a.mp4"] and not caplog.records
+
+
 def test_span_goes_to_every_input(clip):
     (source,) = expand_inputs([str(clip)], start=0.5, end=0.6)
     assert (source.start, source.end) == (0.5, 0.6)
