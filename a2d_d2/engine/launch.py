@@ -31,6 +31,15 @@ def launch_main(main: Callable, args: argparse.Namespace) -> None:
         Stopped: SIGTERM came, which every process gets.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
+        for option in ("num_gpus", "num_machines"):
+            if (value := getattr(args, option)) < 1:
+                name = option.replace("_", "-")
+                raise ValueError(f"--{name} is {value}; it must be at least 1")
+        if not 0 <= args.machine_rank < args.num_machines:
+            raise ValueError(
+                f"--machine-rank is {args.machine_rank}; with --num-machines {args.num_machines} "
+                f"it must be from 0 to {args.num_machines - 1}"
+            )
         with passing_on() if args.num_gpus > 1 else contextlib.nullcontext():
             try:
                 launch(

@@ -27,6 +27,7 @@ from a2d_d2.label_space import LabelSpace
 from a2d_d2.modeling.classes import with_actions
 from a2d_d2.modeling.meta_arch import ActorActionRCNN, FrameFeatures
 from a2d_d2.modeling.start_weights import load_trained_weights
+from a2d_d2.modeling.system import takes_clips
 from a2d_d2.segmenters.second_stage import SecondStage
 from a2d_d2.utils.parallel import map_ahead
 
@@ -113,11 +114,9 @@ class StreamingPredictor:
         check_window(length, stride)
         if flow_method is not None:
             check_flow_method(flow_method)
-        for name, value in (("batch_size", batch_size), ("every", every)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
         self.device = next(model.parameters()).device
-        self.autocast = _autocast_type(model, precision, self.device)
+        is_for_clips = getattr(model, "takes_clips", False)
+        self.autocast = _check_options(batch_size, every, precision, is_for_clips, self.device)
         self.model = model.eval()
         self.label_space = label_space
         self.resize = resize
@@ -125,7 +124,7 @@ class StreamingPredictor:
         self.flow_method = flow_method
         self.second_stage = second_stage
         self.batch_size = batch_size
-        if getattr(model, "takes_clips", False):
+        if is_for_clips:
             self._network = _ClipNetwork(model, self.schedule)
         else:
             self._network = _FrameNetwork(model, torch.tensor(label_space.valid), classes)
@@ -144,6 +143,8 @@ class StreamingPredictor:
         Raises:
             ValueError: the weights are missing or do not fill the model, or a value is wrong.
         """
+        device = torch.device(cfg.MODEL.DEVICE)
+        _check_options(batch_size, every, precision, takes_clips(cfg), device)  # before the wait
         model = build_model(cfg)
         load_trained_weights(model, cfg)
         return cls.for_model(model, cfg, batch_size=batch_size, every=every, precision=precision)
@@ -299,12 +300,18 @@ class StreamingPredictor:
         return results
 
 
-def _autocast_type(model: nn.Module, precision: str, device: torch.device) -> torch.dtype | None:
+def _check_options(
+    batch_size: int, every: int, precision: str, is_for_clips: bool, device: torch.device
+) -> torch.dtype | None:
+    """The type of autocast; ValueError if a value is out of range or not for this device."""
+    for name, value in (("batch_size", batch_size), ("every", every)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}; it must be at least 1")
     if precision not in PRECISIONS:
         names = ", ".join(PRECISIONS)
         raise ValueError(f"precision is {precision!r}; it must be one of {names}")
     # Detectron2's region operators have no half precision on the CPU; ours ends before them.
-    on_cpu = {"float32", "bfloat16"} if getattr(model, "takes_clips", False) else {"float32"}
+    on_cpu = {"float32", "bfloat16"} if is_for_clips else {"float32"}
     if device.type == "cpu" and precision not in on_cpu:
         names = " or ".join(sorted(on_cpu))
         raise ValueError(f"precision {precision} needs a GPU for this model; use {names}")

@@ -490,6 +490,13 @@ def test_wrong_values_are_named(make_predictor, options, arguments, message):
         make_predictor(*options, **arguments)
 
 
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"every": -1}, {"precision": "float16"}])
+def test_wrong_options_are_named_before_the_model_is_built(streaming_cfg, monkeypatch, wrong):
+    monkeypatch.setattr(streaming, "build_model", lambda cfg: pytest.fail("was built"))
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        StreamingPredictor.from_config(streaming_cfg(), **wrong)
+
+
 def test_bfloat16_says_nearly_the_same(make_predictor):
     exact = make_predictor().predict(timed(make_frames(4)))
     for x, y in zip(
