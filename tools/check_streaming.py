@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from a2d_d2.benchmark.common import machine
 from a2d_d2.config import setup_cfg
+from a2d_d2.data.video import iter_frames
 from a2d_d2.inference.check import ClipWise, Difference, check_video
 from a2d_d2.inference.streaming import StreamingPredictor
 from a2d_d2.utils.cli import run_tool
@@ -46,6 +47,8 @@ def main() -> int:
         parser.error(f"unknown option {unknown[0]}")
     if args.max_frames is not None and args.max_frames < 1:
         raise ValueError(f"--max-frames is {args.max_frames}; it must be at least 1")
+    for video in args.videos:
+        next(iter_frames(video))  # says what is wrong before the model is built
     if args.weights:
         opts += ["MODEL.WEIGHTS", args.weights]
     cfg = setup_cfg(args.config_file, opts)
@@ -54,7 +57,7 @@ def main() -> int:
     overall, videos = Difference(), {}
     for video in args.videos:
         frames = check_video(video, predictor, clip_wise, args.max_frames)
-        with tqdm(frames, desc=video, unit="frame") as bar:
+        with tqdm(frames, desc=video, unit="frame", leave=False) as bar:
             of_video = functools.reduce(operator.or_, bar, Difference())
         print(f"{video}: {of_video}", flush=True)
         overall |= of_video

@@ -62,12 +62,19 @@ class FramePreparer:
             frame: (H, W, 3) uint8 BGR.
 
         Raises:
-            ValueError: it is something else, or of another size than the frame before.
+            ValueError: it is something else, of another size than the frame before, or so narrow
+                that nothing is left of it in the network's size.
         """
         index, previous = self.count, self.previous
         _check_frame(index, frame, previous)
         if self.transform is None:
-            self.transform = self.resize(T.AugInput(frame))
+            try:
+                self.transform = self.resize(T.AugInput(frame))
+            except ValueError as error:
+                raise ValueError(
+                    f"frames of {frame.shape[1]} x {frame.shape[0]} pixels are too narrow for "
+                    f"the network's input ({error}); crop them, or pad them"
+                ) from error
         flow = image = motion = None
         if self.flow_method is not None and previous is None:
             flow = np.zeros((*frame.shape[:2], 2), dtype=np.float32)

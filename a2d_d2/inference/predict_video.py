@@ -48,6 +48,7 @@ from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
 from a2d_d2.config import setup_cfg
+from a2d_d2.data.video import VideoError
 from a2d_d2.engine.launch import launch_main
 from a2d_d2.evaluation.predictions import detection_rows
 from a2d_d2.experiments.records import digest
@@ -194,6 +195,7 @@ def predict_videos(
                 if done["problem"]:
                     problems.append(f"{job.source.name}: {done['problem']}")
                 continue
+            line = None
             try:
                 problem = predict_video(
                     job,
@@ -205,12 +207,16 @@ def predict_videos(
                     interrupt=interrupt,
                     progress=progress,
                 )
-            except ValueError as error:  # VideoError, or a frame that cannot be resized
-                problem = str(error)
+                if problem is not None:
+                    line = f"{job.source.name}: {problem}"
+            except VideoError as error:  # it names the file
+                line = str(error)
+            except ValueError as error:  # a frame that cannot be resized
+                line = f"{job.source.name}: {error}"
             except cv2.error as error:
-                problem = f"OpenCV cannot process it: {error}"
-            if problem is not None:
-                problems.append(f"{job.source.name}: {' '.join(problem.split())}")
+                line = f"{job.source.name}: OpenCV cannot process it: {error}"
+            if line is not None:
+                problems.append(" ".join(line.split()))
                 if len(jobs) > 1:  # the caller says all of them, in the end
                     logger.warning("%s", problems[-1])
             if interrupt.requested and not (job.source.is_live and job is jobs[-1]):
@@ -585,9 +591,14 @@ def predict_from_arguments(args: argparse.Namespace) -> list[str]:
 def _check_output(folder: Path) -> None:
     """ValueError if no folder can be made there."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        what = "is no folder" if not there.is_dir() else "cannot be written to"
-        raise ValueError(f"--output {folder}: {there} {what}; choose another")
+    if not there.is_dir():
+        raise ValueError(f"--output {folder}: {there} is no folder; choose another")
+    try:
+        tempfile.TemporaryDirectory(dir=there).cleanup()
+    except OSError as error:
+        raise ValueError(
+            f"--output {folder}: {there} cannot be written to ({error.strerror}); choose another"
+        ) from error
 
 
 def _configure(args: argparse.Namespace):

@@ -173,7 +173,10 @@ class VideoSource:
                 raise VideoError(f"{reason}; convert the picture, or leave it out")
             if broken or previous < 0:
                 raise undecodable(self.name)
-            raise VideoError(f"{self.name} ends at {previous:.2f} s, before the start asked for")
+            raise VideoError(
+                f"{self.name} ends at {previous:.2f} s; the start asked for, {self.start:g} s, "
+                "must be before that"
+            )
         if broken:
             first = f" (the first: {reason})" if reason else ""
             problems.append(f"{broken} frames could not be decoded and are left out{first}")

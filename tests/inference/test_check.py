@@ -127,6 +127,13 @@ def test_the_command_names_an_unknown_option(run):
         run("--batchsize", "3")
 
 
+def test_the_command_names_a_missing_video_before_it_waits(run, tmp_path, capsys):
+    (tmp_path / "2.mp4").unlink()
+    with pytest.raises(ValueError, match="there is no video .*2.mp4; check the path"):
+        run("--weights", "none.pth")
+    assert capsys.readouterr() == ("", "")
+
+
 def test_the_command_does_not_pass_on_nothing(run):
     with pytest.raises(ValueError, match="--max-frames is 0; it must be at least 1"):
         run("--max-frames", "0")

@@ -271,7 +271,8 @@ def test_an_unreadable_file_does_not_stop_the_others(clip, make_video, tmp_path)
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     other = make_video(tmp_path / "other.mp4", 3)
     problems = run([tmp_path / "broken.mp4", clip, other], tmp_path / "out", output=None)
-    assert len(problems) == 1 and "broken.mp4" in problems[0] and "cannot decode" in problems[0]
+    broken = tmp_path / "broken.mp4"
+    assert problems == [f"cannot decode {broken}: broken, or not a video; get the file again"]
     assert len(read_lines(tmp_path / "out/clip.jsonl")) == 20
     assert len(read_lines(tmp_path / "out/other.jsonl")) == 3
     assert not list((tmp_path / "out").glob("broken*"))
@@ -301,6 +302,11 @@ def test_what_was_lost_is_said_everywhere(clip, tmp_path, monkeypatch):
     assert record["complete"] and record["problem"] == problem.removeprefix(f"{clip}: ")
     assert "20 of the 444 frames" in (tmp_path / "clip.html").read_text()
     assert run([clip], tmp_path, resume=True) == [problem]  # still so
+
+
+def test_the_file_is_named_once(clip, tmp_path):
+    (problem,) = run([clip], tmp_path / "out", span=(7, None))
+    assert problem == f"{clip} ends at 0.95 s; the start asked for, 7 s, must be before that"
 
 
 def test_equal_stems_do_not_meet(make_video, tmp_path):
@@ -530,6 +536,8 @@ def test_interrupt_at_the_console(make_video, tmp_path):
         (["--input", "{clip}", "--start", "3", "--end", "2"], "end must be"),
         (["--input", "{clip}", "--smoothing", "-1"], "smoothing"),
         (["--input", "{clip}", "--num-machines", "2"], "--dist-url"),
+        (["--input", "{clip}", "--no-video", "--num-gpus", "0"], "--num-gpus is 0"),
+        (["--input", "{clip}", "--no-video", "--machine-rank", "1"], "--machine-rank is 1"),
         (["--input", "{clip}", "--no-video", "MODEL.NO_SUCH_KEY", "1"], "NO_SUCH_KEY"),
         (["--input", "{clip}", "--format", "mp4"], "needs an H.264 encoder"),
     ],
@@ -563,6 +571,19 @@ def test_an_output_that_is_a_file_is_named(clip, tmp_path, monkeypatch):
     line = f"predict_video.py --config-file {CONFIG} --input {clip} --output {clip}/out --no-video"
     monkeypatch.setattr(sys, "argv", line.split())
     with pytest.raises(ValueError, match=r"clip\.mp4 is no folder; choose another"):
+        load_tool().main()
+
+
+def test_an_output_that_cannot_be_made_is_named(clip, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(module.tempfile, "TemporaryDirectory", refuse)
+    line = f"predict_video.py --config-file {CONFIG} --input {clip} --output {tmp_path}/x/y"
+    monkeypatch.setattr(sys, "argv", [*line.split(), "--no-video"])
+    with pytest.raises(
+        ValueError, match=r"--output .*/x/y: .* cannot be written to \(No such file"
+    ):
         load_tool().main()
 
 

@@ -472,6 +472,13 @@ def test_what_is_no_frame_is_named(make_predictor, frame, message):
         predictor.push(frame)
 
 
+def test_frames_too_narrow_for_the_network_are_named(make_predictor):
+    predictor = make_predictor("INPUT.MAX_SIZE_TEST", 100)
+    narrow = np.zeros((1, 2000, 3), np.uint8)
+    with pytest.raises(ValueError, match=r"frames of 2000 x 1 pixels are too narrow .* pad them"):
+        list(predictor.predict([(0.0, narrow)]))
+
+
 @pytest.mark.parametrize(
     "options, arguments, message",
     [
