@@ -83,10 +83,12 @@ class VideoJob:
     Attributes:
         source: of the frames.
         base: path of the results without a suffix.
+        inputs: of all videos, resolved; no result takes their place.
     """
 
     source: VideoSource
     base: Path
+    inputs: frozenset[Path] = frozenset()
 
     def path(self, suffix: str) -> Path:
         """The path of the result with this suffix."""
@@ -118,14 +120,14 @@ def plan_jobs(
         ValueError: a result would overwrite an input, or pictures of somebody else.
     """
     taken: set[str] = set()
+    inputs = frozenset(file.resolve() for source in sources for file in source.files)
     jobs = []
     for source in sources:
         stem, number = source.stem, 2
         while stem.casefold() in taken:  # some file systems do not tell cases apart
             stem, number = f"{source.stem}-{number}", number + 1
         taken.add(stem.casefold())
-        jobs.append(VideoJob(source, folder / stem))
-    inputs = {file.resolve() for source in sources for file in source.files}
+        jobs.append(VideoJob(source, folder / stem, inputs))
     for job in jobs:
         for suffix in (".jsonl", ".tracks.json", ".html", *([output.suffix] if output else [])):
             if job.path(suffix).resolve() in inputs:
@@ -138,7 +140,7 @@ def plan_jobs(
     return jobs
 
 
-def _check_folder(job: VideoJob, output: Output, inputs: set[Path]) -> None:
+def _check_folder(job: VideoJob, output: Output, inputs: frozenset[Path]) -> None:
     """ValueError if the folder of the drawn frames holds inputs, or pictures not of this job."""
     folder = job.path(output.suffix).resolve()
     if any(folder in file.parents for file in inputs):
@@ -253,6 +255,18 @@ class _Interrupt:
         os.write(2, b"\nstopping after this frame; a second time stops at once\n")
 
 
+def _remove_earlier_video(job: VideoJob) -> None:
+    """Removes the video that an earlier run's ``tracks.json`` names as its own, unless an input."""
+    try:
+        record = json.loads(job.path(".tracks.json").read_text(encoding="utf-8"))
+        name = record["output"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return
+    for path in (job.path(".mp4"), job.path(".webm")):
+        if path.name == name and path.is_file() and path.resolve() not in job.inputs:
+            path.unlink()
+
+
 def _finished(job: VideoJob, settings: dict) -> dict | None:
     """What ``tracks.json`` says of the video if its results are complete, else None."""
     try:
@@ -318,6 +332,7 @@ def predict_video(
         VideoError: not one frame came; nothing was written.
     """
     source = job.source
+    _remove_earlier_video(job)  # it may be of another format
     # Without tracks.json nobody takes what follows for complete; the rest is of another run.
     for suffix in (".tracks.json", ".html", *([output.suffix] if output else [])):
         if not job.path(suffix).is_dir():

@@ -348,6 +348,28 @@ def test_drawn_frames_never_replace_pictures_of_others(clip, tmp_path):
     assert len(list(folder.iterdir())) == 20
 
 
+def test_the_video_of_another_format_is_replaced(clip, tmp_path):
+    folder = tmp_path / "out"
+    for output, found in (("webm", ".webm"), ("mp4", ".mp4"), ("webm", ".webm"), (None, None)):
+        assert run([clip], folder, output=output) == []
+        videos = [path.name for path in folder.glob("clip.*") if path.suffix in (".mp4", ".webm")]
+        assert videos == ([f"clip{found}"] if found else [])
+
+
+def test_only_an_earlier_video_of_this_stem_is_removed(clip, make_video, tmp_path):
+    folder = tmp_path / "out"
+    run([clip], folder, output="webm")
+    tracks = folder / "clip.tracks.json"
+    mine = make_video(folder / "mine.webm", 2)
+    inputs = [clip, folder / "clip.webm"]  # its own video is an input now
+    for named in ("clip.webm", "mine.webm", "../clip.mp4", str(clip), ["clip.webm"], None):
+        tracks.write_text(json.dumps(read_tracks(tracks) | {"output": named}))
+        assert run(inputs, folder, output=None) == []
+        assert clip.exists() and mine.exists() and (folder / "clip.webm").exists()
+    tracks.write_text("[" * 10)
+    assert run([clip], folder, output=None) == [] and (folder / "clip.webm").exists()
+
+
 def test_a_failed_video_leaves_nothing_of_an_earlier_one(clip, tmp_path):
     assert run([clip], tmp_path / "out") == []
     clip.write_bytes(b"no video")
