@@ -156,6 +156,53 @@ def test_frames_of_another_size_are_refused(make_cfg, which):
             extract(*{**inputs, which: wrong}.values())
 
 
+def test_flow_of_other_frames_than_the_images_is_refused(make_cfg):
+    model = build_model(make_cfg()).eval()
+    programs = trace_programs(model, frame_size=FRAME_SIZE, input_size=INPUT_SIZE, radius=1)
+    frames = torch.zeros(3, 3, *INPUT_SIZE)
+    with pytest.raises(torch.jit.Error, match="got 3 images and flow of 2 frames"):
+        reloaded(programs.features)(frames, frames[:2])
+
+
+@pytest.mark.parametrize(
+    "neighbours, message",
+    [
+        ([[0, 1, 3]], r"from 0 to 2 in the features of 3 frames, .*got \[0, 1, 3\]"),
+        ([[-2, 1, 2]], r"-1 where there is none.*got \[-2, 1, 2\]"),
+        ([[0, -1, 2]], r"but not in the middle, got \[0, -1, 2\]"),
+        ([[-1, 3, -1]], r"got \[-1, 3, -1\]"),
+        ([[0, 1]], r"must be \(1, 3\), the key frame in the middle, got \[1, 2\]"),
+        ([[0, 1, 2], [0, 1, 2]], r"must be \(1, 3\), .*got \[2, 3\]"),
+        ([0, 1, 2], r"must be \(1, 3\), .*got \[3\]"),
+        ([[0.0, 1.0, 2.0]], "must be int64"),
+    ],
+    ids=str,
+)
+def test_neighbours_that_are_none_are_refused(programs_of_three, neighbours, message):
+    detect, features = programs_of_three
+    detect(*features, torch.tensor([[-1, 2, -1]]))
+    with pytest.raises(torch.jit.Error, match=message):
+        detect(*features, torch.tensor(neighbours))
+
+
+def test_features_of_different_frames_are_refused(programs_of_three):
+    detect, (*features, last) = programs_of_three
+    with pytest.raises(torch.jit.Error, match="got some of 3 and some of 2"):
+        detect(*features, last[:2], torch.tensor([[0, 1, 1]]))
+
+
+@pytest.fixture(scope="module")
+def programs_of_three():
+    """The second program, reloaded, and the pyramids of three frames."""
+    cfg = setup_cfg(CONFIG, [str(x) for pair in SMALL.items() for x in pair])
+    model = build_model(cfg).eval()
+    programs = trace_programs(model, frame_size=FRAME_SIZE, input_size=INPUT_SIZE, radius=1)
+    clip = make_clip([(0, 1, 2)], 1)
+    with torch.no_grad():
+        features = programs.features(clip["image"], clip["flow"])
+    return reloaded(programs.detect), features
+
+
 def test_programs_traced_without_any_detection_find_some(make_cfg, monkeypatch):
     """A trained model may see nothing in the noise that it is traced on."""
     torch.manual_seed(0)
