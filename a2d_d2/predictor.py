@@ -8,13 +8,18 @@
             print(f"{frame.time:.2f} s: {x.actor} {x.action} {x.score:.2f} at {x.box}")
         cv2.imwrite(f"{frame.index:05d}.png", frame.draw())
 
+With ``tracking=True`` the iterator of a video, a :class:`VideoPrediction`, also has ``tracks``: of
+each actor when it did what.
+
 Dimensions: H and W of a frame, A actions.
 """
 
 import contextlib
+import functools
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,7 +27,7 @@ import numpy as np
 from a2d_d2.config import setup_cfg
 from a2d_d2.inference.source import VideoSource
 from a2d_d2.inference.streaming import StreamingPredictor
-from a2d_d2.inference.tracks import TrackedInstance, Tracker, track_color
+from a2d_d2.inference.tracks import Track, TrackedInstance, Tracker, track_color
 from a2d_d2.inference.types import FrameResult
 from a2d_d2.label_space import LabelSpace
 from a2d_d2.visualization.canvas import to_picture
@@ -71,7 +76,7 @@ class VideoFrame:
     """What happens on one frame.
 
     Attributes:
-        index: 0-based number of the frame.
+        index: 0-based number of the frame in the video, those before ``start`` counted.
         time: seconds from the start of the video.
         frame: (H, W, 3) uint8 BGR, as decoded.
         actors: the surest first; empty between detections, unless tracks are carried there.
@@ -109,6 +114,122 @@ class VideoFrame:
         return np.ascontiguousarray(picture[..., ::-1])
 
 
+@dataclass(frozen=True)
+class ActionSegment:
+    """Consecutive frames on which an actor does one thing.
+
+    Attributes:
+        first, last: numbers of the frames as ``VideoFrame.index``, both inside.
+        first_time, last_time: of these frames, in seconds from the start of the video.
+        action: name.
+        score: mean of p(actor) * p(action).
+    """
+
+    first: int
+    last: int
+    first_time: float
+    last_time: float
+    action: str
+    score: float
+
+
+@dataclass(frozen=True)
+class ActorTrack:
+    """What became of one actor.
+
+    Attributes:
+        track_id: as ``Actor.track_id``.
+        actor: name.
+        first, last, first_time, last_time: as in :class:`ActionSegment`.
+        frames: on how many it is.
+        score: mean of p(actor).
+        segments: its actions in time; frames where it was lost lie between two of them.
+    """
+
+    track_id: int
+    actor: str
+    first: int
+    last: int
+    first_time: float
+    last_time: float
+    frames: int
+    score: float
+    segments: tuple[ActionSegment, ...]
+
+
+@dataclass(frozen=True)
+class _GivenFrames:
+    """Frames of the caller, as a :class:`VideoSource`."""
+
+    frames: Iterable[np.ndarray]
+    fps: float
+    first_frame = 0
+    problem = None
+
+    def __iter__(self) -> Iterator[tuple[float, np.ndarray]]:
+        return ((index / self.fps, frame) for index, frame in enumerate(self.frames))
+
+
+class VideoPrediction(Iterator[VideoFrame]):
+    """The frames of one video in order, each as soon as it is computed, and its tracks."""
+
+    def __init__(
+        self,
+        frames: Generator[VideoFrame, None, None],
+        tracker: Tracker | None,
+        source: VideoSource | _GivenFrames,
+        times: Sequence[float],
+    ):
+        self._frames = frames
+        self._tracker = tracker
+        self._source = source
+        self._times = times
+
+    def __next__(self) -> VideoFrame:
+        return next(self._frames)
+
+    def close(self) -> None:
+        """Ends the prediction before the end of the video, and the work in the background."""
+        self._frames.close()
+
+    @property
+    def tracks(self) -> tuple[ActorTrack, ...]:
+        """The tracks by ``track_id``: of the whole video after its last frame, until then so far.
+
+        They grow with the changes of action, and the times with 8 bytes a frame.
+
+        Raises:
+            ValueError: the predictor has no ``tracking``.
+        """
+        if self._tracker is None:
+            raise ValueError("there are no tracks without tracking; give tracking=True")
+        return tuple(self._track(track) for track in self._tracker.summaries())
+
+    def _track(self, track: Track) -> ActorTrack:
+        names = self._tracker.label_space
+        return ActorTrack(
+            track_id=track.track_id,
+            actor=names.actors[track.actor],
+            **self._span(track.first, track.last),
+            frames=track.frames,
+            score=track.score,
+            segments=tuple(
+                ActionSegment(
+                    **self._span(x.first, x.last), action=names.actions[x.action], score=x.score
+                )
+                for x in track.segments
+            ),
+        )
+
+    def _span(self, first: int, last: int) -> dict:
+        return {
+            "first": self._source.first_frame + first,
+            "last": self._source.first_frame + last,
+            "first_time": self._times[first],
+            "last_time": self._times[last],
+        }
+
+
 class ActorActionPredictor:
     """Finds the actors of videos and what they do.
 
@@ -127,6 +248,7 @@ class ActorActionPredictor:
         score_threshold: float | None = None,
         tracking: bool = False,
         smoothing: int = 5,
+        min_track_length: int = 1,
         every: int = 1,
         batch_size: int = 4,
         precision: str = "float32",
@@ -136,12 +258,16 @@ class ActorActionPredictor:
             config_file: YAML file that the model was trained with.
             weights: its checkpoint; by default that of the file.
             device: "cuda", "cuda:1", "cpu"; by default a GPU if there is one.
-            options: further keys of the configuration, such as {"INPUT.CLIP.STRIDE": 1}.
+            options: further keys of the configuration, such as {"INPUT.CLIP.STRIDE": 1}; they win
+                over ``weights`` and ``device``.
             score_threshold: actors with a lower score are left out; by default TEST.ACTOR_THRESH
                 of the configuration.
             tracking: whether actors keep a number through the video; their action scores are then
                 the mean over the last ``smoothing`` frames.
             smoothing: in frames; 0 or 1 leaves the scores as they are.
+            min_track_length: with tracking, actors that are on fewer frames from first to last are
+                left out. Whether one is shows later, so that frames come ``min_track_length`` - 1
+                frames later at most (and wait for the next detection).
             every: look for actors on every k-th frame; with tracking they are moved by the flow to
                 the frames between.
             batch_size: frames that are computed at once; memory grows with it.
@@ -150,75 +276,94 @@ class ActorActionPredictor:
         Raises:
             ValueError: a file, key or value is wrong; names it.
         """
-        values = dict(options or {})
+        values = {}
         if weights:
             values["MODEL.WEIGHTS"] = str(weights)
         if device:
             values["MODEL.DEVICE"] = device
+        values |= options or {}
         opts = [x for pair in values.items() for x in pair]
         cfg = setup_cfg(str(config_file), opts)
         if score_threshold is None:
             score_threshold = float(cfg.TEST.ACTOR_THRESH)
-        # Says what is wrong before a model is built.
-        Tracker(
-            LabelSpace.load(cfg.DATASETS.LABEL_SPACE),
+        self.label_space = LabelSpace.load(cfg.DATASETS.LABEL_SPACE)
+        self._make_tracker = functools.partial(
+            Tracker,
+            self.label_space,
             score_threshold=score_threshold,
             smoothing=smoothing,
+            min_length=min_track_length,
         )
+        self._make_tracker()  # says what is wrong before a model is built
+        if min_track_length > 1 and not tracking:
+            raise ValueError(f"min_track_length is {min_track_length}; it needs tracking=True")
+        self._tracking = tracking
         cfg = cfg.clone()
         cfg.merge_from_list(["MODEL.ROI_HEADS.SCORE_THRESH_TEST", float(score_threshold)])
-        self.label_space = LabelSpace.load(cfg.DATASETS.LABEL_SPACE)
-        self._tracking = None
-        if tracking:
-            self._tracking = {"score_threshold": score_threshold, "smoothing": smoothing}
         self.streaming = StreamingPredictor.from_config(
             cfg, batch_size=batch_size, every=every, precision=precision
         )
 
     def predict(
-        self, video: str | os.PathLike | Iterable[np.ndarray], *, fps: float = 25.0
-    ) -> Iterator[VideoFrame]:
+        self,
+        video: str | os.PathLike | Iterable[np.ndarray],
+        *,
+        fps: float = 25.0,
+        start: float = 0.0,
+        end: float | None = None,
+    ) -> VideoPrediction:
         """The frames of a video in order, each as soon as it is computed.
 
-        Memory does not grow with the video. Several videos may be predicted at the same time.
+        Memory does not grow with the video (with tracking, as ``VideoPrediction.tracks`` says).
+        Several videos may be predicted at the same time.
 
         Args:
             video: path of a video or of a folder of images, or "webcam:0"; or BGR uint8 frames
                 (H, W, 3) of one size: an array (frames, H, W, 3), a list, a generator.
             fps: frames per second of given frames; files have their own times.
+            start, end: of a path, in seconds: frames outside [start, end) are left out.
+
+        Returns:
+            an iterator of :class:`VideoFrame`; with tracking its ``tracks`` are the timelines.
 
         Raises:
-            ValueError: the video cannot be read, or a frame is none.
+            ValueError: there is no such video, or a value is out of range. While it is iterated
+                over: the video cannot be read, or a frame is none.
         """
-        with contextlib.closing(self.streaming.predict(self._open(video, fps))) as results:
-            if self._tracking is None:
-                for result in results:
-                    yield self._frame(result, self._detected(result))
-                return
-            tracker = Tracker(self.label_space, **self._tracking)
-            for result in results:
-                for final, tracked in tracker.update(result):
-                    yield self._frame(final, self._tracked(tracked))
-            for final, tracked in tracker.finish():
-                yield self._frame(final, self._tracked(tracked))
+        if isinstance(video, str | os.PathLike):
+            source = VideoSource(video, start=start, end=end)
+        elif (start, end) != (0, None):
+            raise ValueError("start and end are of a path; of given frames, give those wanted")
+        elif not fps > 0:
+            raise ValueError(f"fps is {fps}; it must be above 0")
+        else:
+            source = _GivenFrames(video, fps)
+        tracker = self._make_tracker() if self._tracking else None
+        times = array("d")
+        return VideoPrediction(self._predict(source, tracker, times), tracker, source, times)
 
-    @staticmethod
-    def _open(
-        video: str | os.PathLike | Iterable[np.ndarray], fps: float
-    ) -> Iterator[tuple[float, np.ndarray]]:
-        if not isinstance(video, str | os.PathLike):
-            if not fps > 0:
-                raise ValueError(f"fps is {fps}; it must be above 0")
-            yield from ((index / fps, frame) for index, frame in enumerate(video))
-            return
-        source = VideoSource(video)
-        yield from source
+    def _predict(
+        self, source: VideoSource | _GivenFrames, tracker: Tracker | None, times: array
+    ) -> Generator[VideoFrame, None, None]:
+        """The frames; ``times`` get those of the frames that the tracker was given."""
+        with contextlib.closing(self.streaming.predict(source)) as results:
+            for result in results:
+                if tracker is None:
+                    yield self._frame(result, source, self._detected(result))
+                    continue
+                times.append(result.time)
+                for final, tracked in tracker.update(result):
+                    yield self._frame(final, source, self._tracked(tracked))
+            for final, tracked in tracker.finish() if tracker else ():
+                yield self._frame(final, source, self._tracked(tracked))
         if source.problem:
             logging.getLogger(__name__).warning("%s: %s", source.name, source.problem)
 
-    def _frame(self, result: FrameResult, actors: list[Actor]) -> VideoFrame:
+    def _frame(
+        self, result: FrameResult, source: VideoSource | _GivenFrames, actors: list[Actor]
+    ) -> VideoFrame:
         return VideoFrame(
-            index=result.index,
+            index=source.first_frame + result.index,
             time=result.time,
             frame=result.frame,
             actors=tuple(sorted(actors, key=lambda x: -x.score)),

@@ -1,7 +1,9 @@
 """The Python API."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,6 +14,7 @@ import a2d_d2
 from a2d_d2 import ActorActionPredictor
 from a2d_d2.label_space import LabelSpace
 
+ROOT = Path(__file__).parents[1]
 OPTIONS = ["INPUT.MIN_SIZE_TEST", 64, "INPUT.CLIP.LENGTH", 3, "TEST.DETECTIONS_PER_IMAGE", 8]
 
 
@@ -87,14 +90,20 @@ def test_frames_may_come_as_list_generator_or_array(make_predictor, frames, kind
     assert all(x.actors for x in results)
 
 
-def test_a_path_is_decoded_with_its_times(make_predictor, frames, tmp_path):
+@pytest.fixture
+def video_file(frames, tmp_path):
+    """The frames at 10 a second."""
     path = tmp_path / "video.mp4"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10, (80, 64))
     for frame in frames:
         writer.write(frame)
     writer.release()
+    return path
+
+
+def test_a_path_is_decoded_with_its_times(make_predictor, frames, video_file):
     predictor = make_predictor()
-    for video in (path, str(path)):
+    for video in (video_file, str(video_file)):
         results = list(predictor.predict(video))
         assert [x.time for x in results] == pytest.approx([i / 10 for i in range(6)])
         assert np.abs(results[3].frame.astype(int) - frames[3]).mean() < 20
@@ -133,6 +142,96 @@ def test_tracking_numbers_actors_and_carries_them_between_detections(make_predic
         assert (x.actor, x.action) == (first[number].actor, first[number].action)
 
 
+def expected_tracks(frames):
+    """The tracks of drawn-out frames, put together by hand."""
+    tracks = {}
+    for frame in frames:
+        for x in frame.actors:
+            tracks.setdefault(x.track_id, []).append((frame.index, frame.time, x))
+    return tracks
+
+
+@pytest.mark.parametrize("arguments", [{}, {"every": 3}, {"min_track_length": 4}], ids=str)
+def test_tracks_are_the_timelines_of_the_frames(make_predictor, frames, arguments):
+    prediction = make_predictor(tracking=True, **arguments).predict(frames, fps=10)
+    assert prediction.tracks == ()
+    expected = expected_tracks(list(prediction))
+    assert [x.track_id for x in prediction.tracks] == list(expected) == list(range(len(expected)))
+    assert expected
+    for track in prediction.tracks:
+        rows = expected[track.track_id]
+        assert {track.actor} == {x.actor for _, _, x in rows}
+        assert (track.first, track.first_time, track.frames) == (*rows[0][:2], len(rows))
+        assert (track.last, track.last_time) == rows[-1][:2]
+        assert track.score == pytest.approx(np.mean([x.score for _, _, x in rows]))
+        covered = []
+        for segment in track.segments:
+            inside = [row for row in rows if segment.first <= row[0] <= segment.last]
+            assert (segment.first, segment.first_time) == inside[0][:2]
+            assert (segment.last, segment.last_time) == inside[-1][:2]
+            assert {x.action for _, _, x in inside} == {segment.action}
+            pair_scores = [x.score * x.action_score for _, _, x in inside]
+            assert segment.score == pytest.approx(np.mean(pair_scores))
+            covered += inside
+        assert len(covered) == len(rows)
+
+
+def test_short_tracks_are_left_out(make_predictor, frames):
+    every = make_predictor(tracking=True).predict(frames)
+    found = list(every)
+    some = make_predictor(tracking=True, min_track_length=4).predict(frames)
+    assert len(found) == len(list(some)) == 6
+    assert all(x.last - x.first + 1 >= 4 for x in some.tracks)
+    assert 0 < len(some.tracks) < len(every.tracks)
+
+
+def test_a_part_of_a_video_keeps_its_numbers_and_times(make_predictor, frames, video_file):
+    predictor = make_predictor(tracking=True)
+    prediction = predictor.predict(video_file, start=0.15, end=0.45)
+    found = list(prediction)
+    assert [x.index for x in found] == [2, 3, 4]
+    assert [x.time for x in found] == pytest.approx([0.2, 0.3, 0.4])
+    assert min(x.first for x in prediction.tracks) == 2
+    assert max(x.last for x in prediction.tracks) == 4
+    assert max(x.last_time for x in prediction.tracks) == pytest.approx(0.4)
+    with pytest.raises(ValueError, match=r"end must be .* above start \(2\)"):
+        predictor.predict(video_file, start=2, end=1)
+    with pytest.raises(ValueError, match="start and end are of a path"):
+        predictor.predict(frames, start=0.1)
+
+
+def test_a_prediction_that_is_left_ends_its_work(make_predictor, frames):
+    """Closed or dropped, without waiting for the garbage collector."""
+    for leave in (lambda prediction: prediction.close(), lambda prediction: None):
+        ended = []
+
+        def endless(ended=ended):
+            try:
+                while True:
+                    yield frames[0]
+            finally:
+                ended.append(True)
+
+        prediction = make_predictor(tracking=True, batch_size=1).predict(endless())
+        next(prediction)
+        leave(prediction)
+        del prediction
+        assert ended
+
+
+def test_the_example_of_the_readme(tiny_release, monkeypatch, capsys):
+    """As it stands, with the model of the repository, but for the name of the video."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(from a2d_d2 import [^`]*)```", text)
+    monkeypatch.chdir(ROOT)
+    video = str(next((tiny_release / "clips320H").iterdir()))
+    names = {}
+    exec(code.replace("clip.mp4", video), names)
+    assert names["picture"].shape == (64, 80, 3) and names["frame"].index == 11
+    timelines = [line for line in capsys.readouterr().out.splitlines() if " to " in line]
+    assert len(timelines) == sum(len(x.segments) for x in names["video"].tracks) > 0
+
+
 def test_without_masks(make_predictor, frames):
     for tracking in (False, True):
         predictor = make_predictor(
@@ -161,9 +260,10 @@ def test_weights_options_and_device(config, frames, small_model, tmp_path):
     weights = tmp_path / "model_final.pth"
     model = small_model(*OPTIONS, seed=1)
     torch.save({"model": model.state_dict()}, weights)
-    predictor = ActorActionPredictor(
-        config(), weights, options={"INPUT.CLIP.STRIDE": 2}, device="cpu"
-    )
+    options = {"INPUT.CLIP.STRIDE": 2}
+    predictor = ActorActionPredictor(config(), weights, options=options, device="cpu")
+    with pytest.raises(ValueError, match=r"other\.pth"):  # as on the command line, the key counts
+        ActorActionPredictor(config(), weights, options=options | {"MODEL.WEIGHTS": "other.pth"})
     weights.unlink()
     for name, value in predictor.streaming.model.state_dict().items():
         assert torch.equal(value, model.state_dict()[name]), name
@@ -176,6 +276,10 @@ def test_mistakes_are_named(config, make_predictor, tmp_path):
         make_predictor(options={"INPUT.CLIP.STRIED": 2})
     with pytest.raises(ValueError, match="smoothing is -1"):
         make_predictor(tracking=True, smoothing=-1)
+    with pytest.raises(ValueError, match="min_track_length is 3; it needs tracking=True"):
+        make_predictor(min_track_length=3)
+    with pytest.raises(ValueError, match="give tracking=True"):
+        _ = make_predictor().predict([]).tracks
     predictor = make_predictor()
     with pytest.raises(ValueError, match="frame 0 is uint8"):
         list(predictor.predict(np.zeros((64, 80, 3), np.uint8)))

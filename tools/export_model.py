@@ -19,14 +19,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", required=True)
-    parser.add_argument("--weights", required=True, help="checkpoint of the trained model")
+    parser.add_argument("--config-file", required=True, metavar="YAML", help="of the model")
+    parser.add_argument("--weights", metavar="W", help="its checkpoint; else MODEL.WEIGHTS")
     parser.add_argument("--output", required=True, help="folder for the programs")
     parser.add_argument("--height", type=int, default=320, help="of the frames (%(default)s)")
     parser.add_argument("--width", type=int, default=568, help="of the frames (%(default)s)")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs")
+    parser.add_argument(
+        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="of the config; they win"
+    )
     args = parser.parse_args()
-    cfg = setup_cfg(args.config_file, [*args.opts, "MODEL.WEIGHTS", args.weights])
+    weights = ["MODEL.WEIGHTS", args.weights] if args.weights else []
+    cfg = setup_cfg(args.config_file, [*weights, *args.opts])
     description = export_model(cfg, args.output, height=args.height, width=args.width)
     height, width = description["input_size"]
     print(

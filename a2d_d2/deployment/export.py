@@ -11,7 +11,8 @@ fixed, the number of frames, of detections and the values are not.
 ``images`` are uint8 (F, 3, h, w) BGR and ``flow`` float32 (F, 3, h, w), x, y and magnitude in
 pixels per frame, left out without the flow stream: frames and flow resized to ``input_size`` as
 Detectron2 does it. ``neighbours`` is int64 (1, V): positions in F of the frames around the key
-frame, itself in the middle, -1 where there is none. Detections are in pixels of ``frame_size``.
+frame, itself in the middle, -1 where there is none. What is given in another shape, or points
+outside F, is refused with an error. Detections are in pixels of ``frame_size``.
 torchvision must be imported before a program is loaded, since it has NMS and RoIAlign.
 
 torch.export, which PyTorch prefers to TorchScript, takes the first program but refuses the second:
@@ -151,7 +152,8 @@ def trace_programs(
 
     extract = functools.partial(
         _extract_features,
-        checked=_size_check(),
+        of_size=_scripted(_of_size),
+        as_many=_scripted(_as_many),
         input_size=tuple(input_size),
         padded_size=_padded_size(model, input_size),
     )
@@ -159,7 +161,11 @@ def trace_programs(
         features = extract(model, *inputs)
     others = [name for name, _ in model.named_children() if name not in BACKBONES]
     detect = functools.partial(
-        _detect, radius=radius, input_size=tuple(input_size), frame_size=tuple(frame_size)
+        _detect,
+        in_range=_scripted(_in_range),
+        radius=radius,
+        input_size=tuple(input_size),
+        frame_size=tuple(frame_size),
     )
     first, feature_names = _trace(_part(model, BACKBONES), inputs, extract)
     second, detection_names = _trace(_part(model, others), (features, neighbours), detect)
@@ -211,21 +217,56 @@ def _without_warnings() -> Iterator[None]:
 
 
 @functools.cache
-def _size_check() -> Callable[[Tensor, int, int], Tensor]:
-    """Gives a tensor back and refuses one of another size; tracing keeps it, as it is scripted."""
-
-    def checked(frames: Tensor, height: int, width: int) -> Tensor:
-        if frames.dim() != 4 or frames.size(1) != 3:
-            raise ValueError(f"frames and flow must be (F, 3, h, w), got {frames.shape}")
-        if frames.size(2) != height or frames.size(3) != width:
-            raise ValueError(
-                f"this program takes frames and flow of {height} x {width} pixels (input_size), "
-                f"got {frames.size(2)} x {frames.size(3)}"
-            )
-        return frames
-
+def _scripted(check: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A check in a form that tracing keeps, if what it gives back is used: its first argument."""
     with _without_warnings():
-        return torch.jit.script(checked)
+        return torch.jit.script(check)
+
+
+def _of_size(frames: Tensor, height: int, width: int) -> Tensor:
+    """Refuses images or flow of another size than (F, 3, height, width)."""
+    if frames.dim() != 4 or frames.size(1) != 3:
+        raise ValueError(f"frames and flow must be (F, 3, h, w), got {frames.shape}")
+    if frames.size(2) != height or frames.size(3) != width:
+        raise ValueError(
+            f"this program takes frames and flow of {height} x {width} pixels (input_size), "
+            f"got {frames.size(2)} x {frames.size(3)}"
+        )
+    return frames
+
+
+def _as_many(flow: Tensor, images: Tensor) -> Tensor:
+    """Refuses flow of another number of frames than ``images``."""
+    if flow.size(0) != images.size(0):
+        raise ValueError(
+            f"flow and images must be of the same frames, got {images.size(0)} images and flow of "
+            f"{flow.size(0)} frames"
+        )
+    return flow
+
+
+def _in_range(neighbours: Tensor, features: list[Tensor], radius: int) -> Tensor:
+    """Refuses neighbours that are not (1, 2 * radius + 1) positions in every one of the features,
+    or -1 beside the key frame; and features that are not all of F frames."""
+    length, frames = 2 * radius + 1, features[0].size(0)
+    for x in features:
+        if x.size(0) != frames:
+            raise ValueError(
+                f"features must be of the same frames, got some of {frames} and some of {x.size(0)}"
+            )
+    if neighbours.dtype != torch.int64:
+        raise ValueError("neighbours must be int64")
+    if neighbours.dim() != 2 or neighbours.size(0) != 1 or neighbours.size(1) != length:
+        raise ValueError(
+            f"neighbours must be (1, {length}), the key frame in the middle, got {neighbours.shape}"
+        )
+    row: list[int] = neighbours[0].tolist()
+    if row[radius] < 0 or min(row) < -1 or max(row) >= frames:
+        raise ValueError(
+            f"neighbours must be positions from 0 to {frames - 1} in the features of {frames} "
+            f"frames, or -1 where there is none, but not in the middle, got {row}"
+        )
+    return neighbours
 
 
 def _extract_features(
@@ -233,7 +274,8 @@ def _extract_features(
     images: Tensor,
     flow: Tensor | None = None,
     *,
-    checked: Callable[[Tensor, int, int], Tensor],
+    of_size: Callable[..., Tensor],
+    as_many: Callable[..., Tensor],
     input_size: tuple[int, int],
     padded_size: tuple[int, int],
 ) -> dict[str, Tensor]:
@@ -241,7 +283,7 @@ def _extract_features(
 
     Args:
         images, flow: (F, 3, h, w) as ClipDatasetMapper makes them.
-        checked: of :func:`_size_check`.
+        of_size, as_many: the checks of these names, scripted.
 
     Returns:
         "appearance.p2" and so on: the pyramids of the frames.
@@ -249,12 +291,13 @@ def _extract_features(
     height, width = padded_size
 
     def normalised(frames: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-        frames = (checked(frames, *input_size) - mean) / std
+        frames = (of_size(frames, *input_size) - mean) / std
         frames = F.pad(frames, (0, width - frames.shape[-1], 0, height - frames.shape[-2]))
         return frames.contiguous(memory_format=torch.channels_last)
 
     images = normalised(images, model.pixel_mean, model.pixel_std)
     if flow is not None:
+        flow = as_many(flow, images)
         flow = normalised(flow, model.flow_mean, model.flow_std)
     features = model.extract_features(images, flow)
     named = {f"appearance.{level}": x for level, x in features.appearance.items()}
@@ -268,6 +311,7 @@ def _detect(
     features: dict[str, Tensor],
     neighbours: Tensor,
     *,
+    in_range: Callable[..., Tensor],
     radius: int,
     input_size: tuple[int, int],
     frame_size: tuple[int, int],
@@ -277,10 +321,12 @@ def _detect(
     Args:
         features: of F frames, from :func:`_extract_features`.
         neighbours: (1, V).
+        in_range: the check of this name, scripted.
 
     Returns:
         The fields of the detections, boxes as a tensor.
     """
+    neighbours = in_range(neighbours, list(features.values()), radius)
     streams = {"appearance": {}, "motion": {}}
     for name, x in features.items():
         stream, level = name.split(".", maxsplit=1)

@@ -1,10 +1,15 @@
 """The exported programs against the model, on other frames than they were traced with."""
 
+import importlib.util
 import io
 import json
+import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,10 +19,12 @@ from detectron2.modeling import build_model
 from a2d_d2.config import setup_cfg, system_options
 from a2d_d2.data.flow import flow_to_input
 from a2d_d2.deployment.export import export_model, trace_programs
+from a2d_d2.inference.streaming import StreamingPredictor
 from a2d_d2.label_space import LabelSpace
 from a2d_d2.modeling.temporal import temporal_radius
 
-CONFIG = "configs/synthetic/R18_FPN.yaml"
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "configs/synthetic/R18_FPN.yaml"
 SMALL = {
     "MODEL.DEVICE": "cpu",
     "MODEL.FPN.OUT_CHANNELS": 8,
@@ -49,7 +56,7 @@ def make_cfg():
 
     def make(*options):
         options = [*(x for pair in SMALL.items() for x in pair), *options]
-        return setup_cfg(CONFIG, [str(x) for x in options])
+        return setup_cfg(str(CONFIG), [str(x) for x in options])
 
     return make
 
@@ -156,6 +163,53 @@ def test_frames_of_another_size_are_refused(make_cfg, which):
             extract(*{**inputs, which: wrong}.values())
 
 
+def test_flow_of_other_frames_than_the_images_is_refused(make_cfg):
+    model = build_model(make_cfg()).eval()
+    programs = trace_programs(model, frame_size=FRAME_SIZE, input_size=INPUT_SIZE, radius=1)
+    frames = torch.zeros(3, 3, *INPUT_SIZE)
+    with pytest.raises(torch.jit.Error, match="got 3 images and flow of 2 frames"):
+        reloaded(programs.features)(frames, frames[:2])
+
+
+@pytest.mark.parametrize(
+    "neighbours, message",
+    [
+        ([[0, 1, 3]], r"from 0 to 2 in the features of 3 frames, .*got \[0, 1, 3\]"),
+        ([[-2, 1, 2]], r"-1 where there is none.*got \[-2, 1, 2\]"),
+        ([[0, -1, 2]], r"but not in the middle, got \[0, -1, 2\]"),
+        ([[-1, 3, -1]], r"got \[-1, 3, -1\]"),
+        ([[0, 1]], r"must be \(1, 3\), the key frame in the middle, got \[1, 2\]"),
+        ([[0, 1, 2], [0, 1, 2]], r"must be \(1, 3\), .*got \[2, 3\]"),
+        ([0, 1, 2], r"must be \(1, 3\), .*got \[3\]"),
+        ([[0.0, 1.0, 2.0]], "must be int64"),
+    ],
+    ids=str,
+)
+def test_neighbours_that_are_none_are_refused(programs_of_three, neighbours, message):
+    detect, features = programs_of_three
+    detect(*features, torch.tensor([[-1, 2, -1]]))
+    with pytest.raises(torch.jit.Error, match=message):
+        detect(*features, torch.tensor(neighbours))
+
+
+def test_features_of_different_frames_are_refused(programs_of_three):
+    detect, (*features, last) = programs_of_three
+    with pytest.raises(torch.jit.Error, match="got some of 3 and some of 2"):
+        detect(*features, last[:2], torch.tensor([[0, 1, 1]]))
+
+
+@pytest.fixture(scope="module")
+def programs_of_three():
+    """The second program, reloaded, and the pyramids of three frames."""
+    cfg = setup_cfg(str(CONFIG), [str(x) for pair in SMALL.items() for x in pair])
+    model = build_model(cfg).eval()
+    programs = trace_programs(model, frame_size=FRAME_SIZE, input_size=INPUT_SIZE, radius=1)
+    clip = make_clip([(0, 1, 2)], 1)
+    with torch.no_grad():
+        features = programs.features(clip["image"], clip["flow"])
+    return reloaded(programs.detect), features
+
+
 def test_programs_traced_without_any_detection_find_some(make_cfg, monkeypatch):
     """A trained model may see nothing in the noise that it is traced on."""
     torch.manual_seed(0)
@@ -244,3 +298,54 @@ def test_what_cannot_be_exported_is_said(make_cfg, tmp_path, options, height, me
     with pytest.raises(ValueError, match=message):
         export_model(make_cfg(*options), tmp_path, height=height, width=64)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_example_of_the_readme(tmp_path, monkeypatch, capsys):
+    """Its commands and its code, as they stand, against the stream of the model."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    sections = {x.partition("\n")[0]: x for x in text.split("\n## ")}
+    deployment = sections["Deployment"]
+    (videos,) = re.findall(r"python tools/make_synthetic_a2d\.py .*", sections["Your own videos"])
+    export = re.search(r"```\n(python .*?)```", deployment, re.DOTALL)[1].replace("\\\n", " ")
+    (code,) = re.findall(r"```python\n(.*?)```", deployment, re.DOTALL)
+    for name in ("configs", "results", "tools"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    for command in (videos, export):
+        subprocess.run([sys.executable, *shlex.split(command)[1:]], check=True)
+    names = {}
+    exec(code, names)
+    printed = capsys.readouterr().out
+
+    weights = str(ROOT / "results/demo/R18_FPN.pth")
+    cfg = setup_cfg(str(CONFIG), ["MODEL.WEIGHTS", weights, "MODEL.DEVICE", "cpu"])
+    results = list(StreamingPredictor.from_config(cfg).predict(enumerate(names["frames"])))
+    fields = results[4].instances.get_fields()
+    wanted = {name: getattr(value, "tensor", value) for name, value in fields.items()}
+    assert set(names["found"]) == set(wanted)
+    for name, value in wanted.items():
+        torch.testing.assert_close(names["found"][name], value, rtol=1e-4, atol=1e-4, msg=name)
+    assert printed.count("\n") == len(wanted["scores"]) > 0
+    assert wanted["scores"].max() > 0.5  # the model knows this world
+
+
+@pytest.mark.parametrize("tool", ["export_model", "predict_video"])
+@pytest.mark.parametrize(
+    "given, used",
+    [
+        ("--weights option.pth", "option.pth"),
+        ("MODEL.WEIGHTS key.pth", "key.pth"),
+        ("--weights option.pth MODEL.WEIGHTS key.pth", "key.pth"),
+    ],
+)
+def test_of_weights_given_twice_both_tools_take_the_key(tmp_path, monkeypatch, tool, given, used):
+    cv2.imwrite(str(tmp_path / "0.png"), np.zeros((64, 64, 3), np.uint8))
+    line = f"{tool} --config-file {CONFIG} --output {tmp_path}/out"
+    if tool == "predict_video":
+        line += f" --input {tmp_path} --no-video"
+    monkeypatch.setattr(sys, "argv", f"{line} {given}".split())
+    spec = importlib.util.spec_from_file_location(tool, ROOT / f"tools/{tool}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with pytest.raises(ValueError, match=rf"\b{used}"):
+        module.main()
