@@ -15,7 +15,7 @@ from a2d_d2.evaluation.segmentation import pixel_confusion, segmentation_scores
 from a2d_d2.label_space import LabelSpace
 from a2d_d2.utils.parallel import parallel_map
 
-ACTOR_GRID = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+ACTOR_GRID = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 ACTION_GRID = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 # Below this number of frames, starting processes takes longer than painting.
 _FEW_FRAMES = 100

@@ -18,6 +18,7 @@ from a2d_d2.visualization.instances import (
     labelled_regions,
     predicted_instances,
     truth_instances,
+    visible_regions,
 )
 from a2d_d2.visualization.panels import Cell, grid, input_picture, regions_picture
 
@@ -98,10 +99,12 @@ def qualitative_picture(results: Mapping, root: str | Path) -> np.ndarray | None
                 if (entry["video_id"], entry["frame"] - 1) == (record["video_id"], index)
             ]
             thresholds = of_system["thresholds"]
-            regions = labelled_regions(
-                predicted_instances(parse_entries(entries, space), frame.shape[:2], space),
-                actor_threshold=thresholds["actor"],
-                action_threshold=thresholds["action"],
+            regions = visible_regions(
+                labelled_regions(
+                    predicted_instances(parse_entries(entries, space), frame.shape[:2], space),
+                    actor_threshold=thresholds["actor"],
+                    action_threshold=thresholds["action"],
+                )
             )
             row.append(Cell(regions_picture(frame, regions, space, scale), caption))
         rows.append(row)

@@ -1,29 +1,19 @@
 """What the paper finds (sections 4.2 to 4.4), as comparisons of measured figures.
 
-A finding is a difference of two systems' figures. "yes": the first is ahead by a point or more;
-"no": behind by as much; "level": neither. Where there are several seeds, the difference must
-also exceed its standard deviation. The actors "hardly change" while the difference is below three
-points either way.
+A finding is a difference of two systems' figures, seed by seed: only seeds that both have count.
+"yes": the first is ahead on average by a point or more and, of several seeds, by at least the
+standard deviation of the differences; "no": behind by as much; "level": neither. Of two systems
+that are said to be about the same, "level" is what the paper claims.
 """
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from a2d_d2.experiments import published
-from a2d_d2.experiments.results import lookup
+from a2d_d2.experiments.results import lookup, mean, std
 
 LEAST = 1.0  # points; what is less is level
-UNCHANGED = 3.0  # points
 _LEVELS = ("actor", "action", "joint")
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """A figure in percent, its mean over seeds and their standard deviation (None of one seed)."""
-
-    mean: float
-    std: float | None = None
 
 
 @dataclass(frozen=True)
@@ -33,8 +23,9 @@ class Finding:
     Attributes:
         claim: what the paper says.
         figure: what is compared, such as "joint mIoU".
-        name, value: the system of which it is said, as the tables call it, and its figure.
-        other_name, other: the one that it is compared with.
+        name, values: the system of which it is said, as the tables call it, and its figure in
+            percent of each seed that both have.
+        other_name, others: the one that it is compared with; in the same order.
         published: the difference in the paper; None where it gives none.
         is_same: whether the claim is that the two are about the same.
     """
@@ -42,25 +33,26 @@ class Finding:
     claim: str
     figure: str
     name: str
-    value: Quantity
+    values: Sequence[float]
     other_name: str
-    other: Quantity
+    others: Sequence[float]
     published: float | None
     is_same: bool = False
 
     @property
-    def difference(self) -> float:
-        return self.value.mean - self.other.mean
+    def differences(self) -> list[float]:
+        return [a - b for a, b in zip(self.values, self.others, strict=True)]
 
     @property
     def holds(self) -> str:
-        """ "yes", "level" or "no", as the module describes it."""
+        """ "yes", "level" or "no", as the module describes it; of the same "yes" or "no"."""
+        difference = mean(self.differences)
+        is_level = abs(difference) < max(LEAST, std(self.differences) or 0.0)
         if self.is_same:
-            return "yes" if abs(self.difference) < UNCHANGED else "no"
-        spread = math.hypot(self.value.std or 0.0, self.other.std or 0.0)
-        if abs(self.difference) < max(LEAST, spread):
+            return "yes" if is_level else "no"
+        if is_level:
             return "level"
-        return "yes" if self.difference > 0 else "no"
+        return "yes" if difference > 0 else "no"
 
 
 # Claim, level of mIoU, system that the full model is compared with, whether the two are the same.
@@ -91,9 +83,11 @@ def find(results: Mapping) -> list[Finding]:
     def compare(
         claim: str, path: tuple[str, ...], name: str, paper: float | None, same=False
     ) -> None:
-        values = [_measured(results, system, *path) for system in ("full", name)]
-        if None not in values:
+        full, other = (_of_seeds(results, system, "official", *path) for system in ("full", name))
+        common = sorted(full.keys() & other.keys())
+        if common:
             titles = [results["systems"][system]["title"] for system in ("full", name)]
+            values = [[of[seed] for seed in common] for of in (full, other)]
             pairs = [x for pair in zip(titles, values, strict=True) for x in pair]
             findings.append(Finding(claim, " ".join(path[1:]), *pairs, paper, same))
 
@@ -111,27 +105,26 @@ def find(results: Mapping) -> list[Finding]:
 
 
 def _zero_shot(results: Mapping) -> list[Finding]:
-    """Over the actors that were held out, whose figures are those of Figure 4."""
+    """Of each actor that was held out, with the means over seeds of Figure 4."""
     known = [x for x in results["zero_shot"].values() if x["chance"] is not None]
     if not known:
         return []
-    means = {
-        key: Quantity(sum(x[key] for x in known) / len(known)) for key in ("zero_shot", "chance")
-    }
+    of_actors = [[x[key] for x in known] for key in ("zero_shot", "chance")]
     return [
         Finding(
             "actions of an actor are known from other actors",
-            f"joint AP, mean of {len(known)}",
+            f"joint AP, mean of {len(known)} actors",
             "zero-shot",
-            means["zero_shot"],
+            [mean(of_actors[0])],
             "equal action scores",
-            means["chance"],
+            [mean(of_actors[1])],
             None,
         )
     ]
 
 
-def _measured(results: Mapping, name: str, *path: str) -> Quantity | None:
-    figures = results["systems"].get(name, {}).get("figures", {})
-    mean, std = (lookup(figures.get(key), "official", *path) for key in ("mean", "std"))
-    return None if mean is None else Quantity(mean, std)
+def _of_seeds(results: Mapping, name: str, *path: str) -> dict[int, float]:
+    """The figure at ``path`` of each seed that has it."""
+    records = results["systems"].get(name, {}).get("records", [])
+    values = {record["seed"]: lookup(record["figures"], *path) for record in records}
+    return {seed: value for seed, value in values.items() if value is not None}

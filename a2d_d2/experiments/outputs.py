@@ -1,5 +1,6 @@
 """What is made of the records at the end of every call."""
 
+import json
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,7 @@ def write_outputs(output: Path, root: Path | None) -> Path:
     """Writes results.json, tables.md, zero_shot.png, qualitative.png and index.html anew.
 
     Args:
-        output: folder that holds ``records``.
+        output: folder that holds ``records``, or, without them, a results.json made of some.
         root: of the release, for the qualitative grid. None keeps the grid that is there, if any.
 
     Returns:
@@ -27,7 +28,7 @@ def write_outputs(output: Path, root: Path | None) -> Path:
         ValueError: there are no records, or some of different settings; or the release at ``root``
             cannot be read.
     """
-    results = summarize_records(read_records(output / "records"))
+    results = summarize_records(_records(output))
     write_json(output / "results.json", results, sort_keys=True)
     write_text(output / "tables.md", tables_markdown(results))
     pictures = {}
@@ -47,3 +48,14 @@ def write_outputs(output: Path, root: Path | None) -> Path:
         page, render_experiment(results, addresses.get("zero_shot"), addresses.get("frames"))
     )
     return page
+
+
+def _records(output: Path) -> list[dict]:
+    path = output / "results.json"
+    if (output / "records").is_dir() or not path.exists():
+        return read_records(output / "records")
+    try:
+        systems = json.loads(path.read_text(encoding="utf-8"))["systems"].values()
+        return [record for system in systems for record in system["records"]]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} holds no results; delete it") from error

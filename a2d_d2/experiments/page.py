@@ -21,7 +21,8 @@ _CURVE_NOTE = (
 )
 _FRAME_NOTE = (
     "Test frames evenly spaced over the split, whatever their scores: frame, truth, the full model "
-    "and Mask R-CNN on pairs, painted with the thresholds of each run, first seed."
+    "and Mask R-CNN on pairs, painted with the thresholds of each run, first seed. Predictions are "
+    "shown as they are scored, one over another; of which little is left are left out."
 )
 
 

@@ -210,7 +210,8 @@ class Experiment:
             options += ["DATASETS.TEST", repr(tuple(tests)), "OUTPUT_DIR", str(folder)]
         options += ["SEED", str(seed), *system.options(), *self.options]
         if system.longer_of:
-            options += self._longer(system.longer_of)
+            trained = all_systems(self.label_space)[system.longer_of]
+            options += self._longer(trained.weights_of or trained.name)
         if folder is not None and not tests:
             options += ["TEST.EVAL_PERIOD", "0", "TEST.BEST_METRIC", ""]
         return options

@@ -15,8 +15,9 @@ def summarize_records(records: Sequence[Mapping]) -> dict:
         "experiment", "base", "data", "label_space" of all records; "systems": by name "title",
         "seeds", "figures" ("mean" and, from two seeds on, the sample "std", both in the shape of a
         record's figures) and the "records" themselves, in order of seeds; "zero_shot": by actor
-        "zero_shot", "full", "chance" (mean APs in percent, None where not run) and "r_zs", of
-        those means.
+        "seeds" that both its network and the full model have (without the full model, those of its
+        network), "zero_shot", "full", "chance" (mean APs of these seeds in percent, None where not
+        run) and "r_zs", of those means.
     """
     first = records[0]
     space = LabelSpace.from_dict(first["label_space"])
@@ -29,8 +30,8 @@ def summarize_records(records: Sequence[Mapping]) -> dict:
                 "title": system.title,
                 "seeds": [record["seed"] for record in own],
                 "figures": {
-                    "mean": combine(figures, _mean),
-                    "std": combine(figures, _std) if len(own) > 1 else None,
+                    "mean": combine(figures, mean),
+                    "std": combine(figures, std) if len(own) > 1 else None,
                 },
                 "records": own,
             }
@@ -62,35 +63,42 @@ def _is_number(value) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _mean(values: Sequence[float]) -> float:
+def mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def _std(values: Sequence[float]) -> float:
-    mean = _mean(values)
-    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+def std(values: Sequence[float]) -> float | None:
+    """The standard deviation of a sample; of a single value it is not known, None."""
+    if len(values) < 2:
+        return None
+    middle = mean(values)
+    return math.sqrt(math.fsum((value - middle) ** 2 for value in values) / (len(values) - 1))
 
 
 def _zero_shot(systems: Mapping, space: LabelSpace) -> dict:
     """The figures of section 4.4 for each actor, of those that have any."""
 
-    def precision(name: str, actor: str) -> float | None:
-        if name not in systems:
-            return None
-        pairs = systems[name]["figures"]["mean"]["official"]["per_class"]["detection"]["joint"]
+    def precision(record: Mapping, actor: str) -> float:
+        pairs = record["figures"]["official"]["per_class"]["detection"]["joint"]
         return actor_precision(pairs, actor, space)
 
-    chance = {}
-    if "full" in systems:
-        chance = combine([record["chance"] for record in systems["full"]["records"]], _mean)
+    full = {record["seed"]: record for record in systems.get("full", {}).get("records", ())}
     result = {}
     for actor in space.actors:
-        if ZERO_SHOT + actor in systems:
-            held_out, full = precision(ZERO_SHOT + actor, actor), precision("full", actor)
+        own = {r["seed"]: r for r in systems.get(ZERO_SHOT + actor, {}).get("records", ())}
+        seeds = sorted(own.keys() & full.keys())
+        if seeds:
+            held_out = mean([precision(own[seed], actor) for seed in seeds])
+            known = mean([precision(full[seed], actor) for seed in seeds])
             result[actor] = {
+                "seeds": seeds,
                 "zero_shot": held_out,
-                "full": full,
-                "chance": chance.get(actor),
-                "r_zs": None if full is None else performance_ratio(held_out, full),
+                "full": known,
+                "chance": mean([full[seed]["chance"][actor] for seed in seeds]),
+                "r_zs": performance_ratio(held_out, known),
             }
+        elif own:
+            held_out = mean([precision(record, actor) for record in own.values()])
+            nothing = dict.fromkeys(("full", "chance", "r_zs"))
+            result[actor] = {"seeds": sorted(own), "zero_shot": held_out, **nothing}
     return result

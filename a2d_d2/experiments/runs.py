@@ -117,11 +117,12 @@ def _prepare(experiment: Experiment, lock: int) -> None:
 def _measure_steps(experiment: Experiment, runs: Sequence[Run]) -> None:
     """Measures the steps of all systems of equal time, once for a folder, if one is among them."""
     longer = [run for run in runs if run.system.longer_of]
-    if not longer or experiment.step_times.path.exists():
+    systems = all_systems(experiment.label_space)
+    names = [s.longer_of for s in systems.values() if s.longer_of and not s.weights_of]
+    if not longer or not experiment.step_times.lacks(names):
         return
     _check_others(experiment)
-    systems = all_systems(experiment.label_space)
-    names = [REFERENCE, *(s.longer_of for s in systems.values() if s.longer_of)]
+    names = [REFERENCE, *experiment.step_times.lacks(names)]
     with _lock(experiment.output) as lock:
         _prepare(experiment, lock)
         experiment.step_times.measure(

@@ -3,7 +3,7 @@
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from statistics import median
@@ -56,11 +56,16 @@ class StepTimes:
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self.path} holds no times of steps; delete it") from error
 
+    def lacks(self, names: Collection[str]) -> list[str]:
+        """Those of the systems ``names`` that have not been measured."""
+        return [name for name in names if not self.path.exists() or name not in self._seconds]
+
     def measure(self, configs: Mapping[str, CfgNode]) -> None:
         """Times training steps of each configuration in turns, and writes the file.
 
         Loading of data counts, checkpoints and evaluation do not. One process: what several
-        processes share shortens the steps of all systems alike.
+        processes share shortens the steps of all systems alike. Times that the file has stay as
+        they are; new ones are scaled by what the reference takes now.
 
         Args:
             configs: of each system, the reference included; their data is prepared.
@@ -69,8 +74,12 @@ class StepTimes:
             trainings = {name: _Training(cfg, folder) for name, cfg in configs.items()}
             ways = {name: training.seconds_per_step for name, training in trainings.items()}
             seconds = interleave(ways, _ROUNDS, description="seconds a step")
-        result = {name: round(median(values), 4) for name, values in seconds.items()}
+        found = {name: median(values) for name, values in seconds.items()}
+        known = self._seconds if self.path.exists() else {}
+        scale = known.get(REFERENCE, found[REFERENCE]) / found[REFERENCE]
+        result = {name: round(scale * value, 4) for name, value in found.items()} | known
         write_json(self.path, {"seconds": result, "machine": machine()})
+        self.__dict__.pop("_seconds", None)
 
 
 class _Training:

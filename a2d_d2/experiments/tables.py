@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tabulate import tabulate
 
 from a2d_d2.experiments import findings, published
-from a2d_d2.experiments.results import lookup
+from a2d_d2.experiments.results import lookup, mean, std
 from a2d_d2.experiments.systems import System, all_systems
 from a2d_d2.label_space import LabelSpace
 
@@ -15,6 +15,8 @@ SEGMENTATION = ("ave", "glo", "mIoU")
 MEASURED, PUBLISHED, ONLY_PUBLISHED = "measured", "published", "published only"
 MISSING = "-"
 _OFFICIAL = [("official", "segmentation", k, metric) for k in LEVELS for metric in SEGMENTATION]
+_OFFICIAL_DETECTION = [("official", "detection", level, "mAP") for level in LEVELS]
+_DETECTION_COLUMNS = [("", [f"{title} mAP" for title in LEVELS.values()])]
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,11 @@ def all_tables(results: Mapping) -> list[Table]:
 
 
 def paper_tables(results: Mapping) -> list[Table]:
-    """The paper's findings, Tables 1 to 3, and what was measured at equal time and zero-shot."""
+    """The paper's findings, Tables 1 to 3, what was measured at equal time and zero-shot, and
+    whether training was long enough."""
     tables = [_findings(results), _table_1(results), _table_2(results), _table_3(results)]
-    tables += [_equal_time(results), *([_zero_shot(results)] if results["zero_shot"] else [])]
+    tables += [_equal_time(results), _equal_time_detection(results)]
+    tables += [_zero_shot(results), _validation(results)]
     return [table for table in tables if table.rows]
 
 
@@ -95,6 +99,8 @@ def data_note(results: Mapping) -> str:
         for split, words in (("train", "training"), ("val", "held-out"), ("test", "test"))
         if split in data["videos"]
     )
+    if any(len(system["seeds"]) > 1 for system in results["systems"].values()):
+        counts += ". ±: standard deviation of a sample, of systems that have several seeds"
     if data["is_a2d"]:
         return f"A2D, base `{base}`: {counts}."
     name = "A synthetic release" if data["synthetic"] else f"A release of {data['label_space']}"
@@ -126,13 +132,13 @@ def _table_2(results: Mapping) -> Table:
         results,
         ["tsct", "tshr", "tsmt", "full"],
         lambda name: [_number(value) for value in published.DETECTION[name]],
-        [("official", "detection", level, "mAP") for level in LEVELS],
+        _OFFICIAL_DETECTION,
     )
     return Table(
         "Table 2. Detection",
         "Official A2D protocol: mean average precision of boxes at an IoU of 0.5, percent. "
         f"Published: {published.SOURCE}.",
-        [("", [f"{title} mAP" for title in LEVELS.values()])],
+        _DETECTION_COLUMNS,
         rows,
     )
 
@@ -150,22 +156,37 @@ def _table_3(results: Mapping) -> Table:
 
 
 def _equal_time(results: Mapping) -> Table:
-    rows = []
-    for system in _systems(results):
-        if system.longer_of:
-            for name in (system.longer_of, system.name):
-                steps = {r["training"]["steps"] for r in _records(results, name)}
-                title = f"{_titles(results)[name]}, {', '.join(map(str, sorted(steps)))} steps"
-                rows.append((title, "", _measured(results, name, _OFFICIAL)))
-    if rows:
-        rows.insert(0, (_titles(results)["full"], "", _measured(results, "full", _OFFICIAL)))
     return Table(
         "Table 3 at equal time",
         "As Table 3, measured; systems whose steps take less time than the full model's are also "
         'trained for as many steps as take its time ("equal time").',
         [(title, SEGMENTATION) for title in LEVELS.values()],
-        rows,
+        _beside_longer(results, True, _OFFICIAL),
     )
+
+
+def _equal_time_detection(results: Mapping) -> Table:
+    return Table(
+        "Table 2 at equal time",
+        "As Table 2, measured; steps as in Table 3 at equal time.",
+        _DETECTION_COLUMNS,
+        _beside_longer(results, False, _OFFICIAL_DETECTION),
+    )
+
+
+def _beside_longer(
+    results: Mapping, has_masks: bool, paths: Sequence[tuple[str, ...]]
+) -> list[tuple[str, str, list[str]]]:
+    """The full model's row, then two of each system that has a longer training."""
+    rows = []
+    for system in _systems(results):
+        if system.longer_of and system.has_masks == has_masks:
+            for name in (system.longer_of, system.name):
+                steps = {r["training"]["steps"] for r in _records(results, name)}
+                steps = ", ".join(map(str, sorted(steps))) or MISSING
+                title = f"{_titles(results)[name]}, {steps} steps{_seeds(results, name)}"
+                rows.append((title, "", _measured(results, name, paths)))
+    return rows and [_row(results, "full", paths), *rows]
 
 
 def _pairs(
@@ -180,7 +201,8 @@ def _pairs(
     for name in names:
         title = published.PUBLISHED_AS.get(name, titles[name])
         rows.append((title, PUBLISHED, published_cells(name)))
-        rows.append((titles[name], MEASURED, _measured(results, name, paths)))
+        source = MEASURED + _seeds(results, name)
+        rows.append((titles[name], source, _measured(results, name, paths)))
     return rows
 
 
@@ -209,23 +231,25 @@ def _findings(results: Mapping) -> Table:
             [
                 x.figure,
                 x.name,
-                _number(x.value.mean, x.value.std),
+                _number(mean(x.values)),
                 x.other_name,
-                _number(x.other.mean, x.other.std),
-                f"{x.difference:+.1f}",
+                _number(mean(x.others)),
+                _number(mean(x.differences), std(x.differences), "+"),
+                str(len(x.values)),
                 MISSING if x.published is None else f"{x.published:+.1f}",
                 x.holds,
             ],
         )
         for x in findings.find(results)
     ]
-    columns = ["figure", "of", "value", "against", "value", "difference", "in the paper", "holds"]
+    columns = ["figure", "of", "value", "against", "value", "difference", "seeds", "in the paper"]
     return Table(
         "What the paper finds",
-        f'"yes": ahead by {findings.LEAST:g} point or more; "no": behind by as much; "level": '
-        "neither. Of several seeds the difference must also exceed its standard deviation. Actors "
-        f"hardly change while it is below {findings.UNCHANGED:g} points.",
-        [("", columns)],
+        "Differences seed by seed, of the seeds that both systems have. "
+        f'"yes": ahead by {findings.LEAST:g} point or more and, of several seeds, by the standard '
+        'deviation of the differences; "no": behind by as much; "level": neither. What should '
+        "hardly change holds where it is level.",
+        [("", [*columns, "holds"])],
         rows,
         subject="finding",
     )
@@ -239,16 +263,50 @@ def _zero_shot(results: Mapping) -> Table:
     for actor, figures in results["zero_shot"].items():
         percents = [_number(figures[key]) for key in ("zero_shot", "full", "chance")]
         ratio = figures["r_zs"]
-        rows.append((actor, "", [*percents, MISSING if ratio is None else f"{ratio:.2f}"]))
+        ratio = MISSING if ratio is None else f"{ratio:.2f}"
+        rows.append((actor, "", [*percents, ratio, str(len(figures["seeds"]))]))
     return Table(
         "Zero-shot recognition of actions",
         "Official A2D protocol: average precision of the pairs of an actor whose action labels "
         "were left out of training, averaged over its valid actions, percent; the same of the full "
         'model ("full") and of the full model with equal action scores ("chance"). r_zs = '
-        "zero-shot / full (equation 3). Means over seeds.",
-        [("", ["zero-shot AP", "full AP", "chance AP", "r_zs"])],
+        "zero-shot / full (equation 3). Means over the seeds that both networks have.",
+        [("", ["zero-shot AP", "full AP", "chance AP", "r_zs", "seeds"])],
         rows,
     )
+
+
+# ---------------------------------------------------------------- length of training
+
+
+def _validation(results: Mapping) -> Table:
+    rows = []
+    for system in _systems(results):
+        if system.weights_of in results["systems"]:
+            continue  # the same training
+        name = "segmentation/joint/mIoU" if system.has_masks else "detection/joint/mAP"
+        curves = [record["validation"].get(name, []) for record in _records(results, system.name)]
+        ends = [_half_and_end(curve) for curve in curves if len(curve) > 1]
+        if ends:
+            half, end = ([pair[i] for pair in ends] for i in (0, 1))
+            gains = [b - a for a, b in zip(half, end, strict=True)]
+            cells = [_number(mean(half)), _number(mean(end)), _number(mean(gains), std(gains), "+")]
+            figure = "joint " + name.split("/")[-1]
+            rows.append((system.title, "", [figure, *cells, str(len(ends))]))
+    return Table(
+        "Was training long enough?",
+        "Figures on the held-out training videos after half of the steps (of separate training: of "
+        "its second stage) and at the end, painted with the defaults. The learning rate falls "
+        "with the steps, so that half way is not where a training of half the length would end.",
+        [("", ["figure", "half way", "at the end", "gain", "seeds"])],
+        rows,
+    )
+
+
+def _half_and_end(curve: Sequence[tuple[int, float]]) -> tuple[float, float]:
+    """The values nearest to half of the steps, and at their end."""
+    last = curve[-1][0]
+    return min(curve, key=lambda point: abs(point[0] - last / 2))[1], curve[-1][1]
 
 
 # ---------------------------------------------------------------- other protocols
@@ -263,7 +321,7 @@ def _med_vt(results: Mapping) -> Table:
     rows = []
     for system in _segmenting(results):
         paths = [("med-vt", "segmentation", k, metric) for k in LEVELS for metric in columns]
-        rows.append((system.title, "", _measured(results, system.name, paths)))
+        rows.append(_row(results, system.name, paths))
     return Table(
         "Semantic segmentation by MED-VT's protocol",
         "Per frame, without background, then averaged over frames and over videos, percent; not "
@@ -281,7 +339,7 @@ def _coco(results: Mapping) -> list[Table]:
         rows = []
         for system in systems:
             paths = [("coco", kind, k, column) for k in LEVELS for column in columns]
-            rows.append((system.title, "", _measured(results, system.name, paths)))
+            rows.append(_row(results, system.name, paths))
         tables.append(
             Table(
                 f"Average precision of {kind} by COCO's protocol",
@@ -299,7 +357,7 @@ def _default_thresholds(results: Mapping) -> Table:
     if results["data"]["hold_out"]:
         for system in _segmenting(results):
             paths = [("default thresholds", of, *rest) for of, _, *rest in _OFFICIAL]
-            rows.append((system.title, "", _measured(results, system.name, paths)))
+            rows.append(_row(results, system.name, paths))
     return Table(
         "Semantic segmentation with the default thresholds",
         "Official A2D protocol, percent; painting thresholds 0.7 (actor) and 0.3 (action) instead "
@@ -340,8 +398,10 @@ def _cost(results: Mapping) -> Table:
             )
     return Table(
         "Training",
-        "Minutes of the training steps alone, without evaluation and starting; the thresholds are "
-        "those of actor and action that the figures above were painted with.",
+        "Minutes of the training steps alone, without evaluation and starting, on a machine that "
+        "may have done other work beside: to compare systems, take step_seconds.json (equal_time), "
+        "whose steps were timed in turns. The thresholds are those of actor and action that the "
+        "figures above were painted with.",
         [("", ["seed", "steps", "minutes", "machine", "thresholds"])],
         rows,
     )
@@ -365,6 +425,19 @@ def _titles(results: Mapping) -> dict[str, str]:
     return {name: system.title for name, system in known.items()}
 
 
+def _seeds(results: Mapping, name: str) -> str:
+    """How many a system has, if more than one, to be put after its name."""
+    seeds = results["systems"].get(name, {}).get("seeds", ())
+    return f" ({len(seeds)} seeds)" if len(seeds) > 1 else ""
+
+
+def _row(
+    results: Mapping, name: str, paths: Sequence[tuple[str, ...]]
+) -> tuple[str, str, list[str]]:
+    title = _titles(results)[name] + _seeds(results, name)
+    return title, "", _measured(results, name, paths)
+
+
 def _measured(results: Mapping, name: str, paths: Sequence[tuple[str, ...]]) -> list[str]:
     figures = results["systems"].get(name, {}).get("figures", {})
     return [
@@ -373,7 +446,7 @@ def _measured(results: Mapping, name: str, paths: Sequence[tuple[str, ...]]) -> 
     ]
 
 
-def _number(mean: float | None, std: float | None = None) -> str:
-    if mean is None:
+def _number(middle: float | None, deviation: float | None = None, sign: str = "") -> str:
+    if middle is None:
         return MISSING
-    return f"{mean:.1f}" if std is None else f"{mean:.1f} ± {std:.1f}"
+    return f"{middle:{sign}.1f}" + ("" if deviation is None else f" ± {deviation:.1f}")

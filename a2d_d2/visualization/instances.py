@@ -1,7 +1,7 @@
 """Instances on a frame: masks in the data set's colours, boxes, "dog-running 0.93"."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -120,6 +120,25 @@ def labelled_regions(
         )
         for i in order
     ]
+
+
+def visible_regions(regions: Sequence[LabelledRegion], least: float = 0.3) -> list[LabelledRegion]:
+    """Regions as a label map shows them, painted one over another in their order.
+
+    Masks lose what later ones cover; regions of which less than the part ``least`` is left go. One
+    without a mask stays as it is.
+    """
+    shown = []
+    covered = np.False_
+    for region in reversed(regions):
+        if region.mask is not None:
+            mask = region.mask & ~covered
+            covered = covered | region.mask
+            if mask.sum() < max(1, least * region.mask.sum()):
+                continue
+            region = replace(region, mask=mask)
+        shown.append(region)
+    return shown[::-1]
 
 
 def draw_instances(

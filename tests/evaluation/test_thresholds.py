@@ -57,9 +57,9 @@ def test_by_hand(tmp_path):
     assert _choose(path, entries, **equal) == Thresholds(0.6, 0.5, 100.0)
 
 
-def test_the_grids_are_tenths_and_start_where_all_is_painted():
+def test_the_grids_are_tenths_with_small_scores_and_start_where_all_is_painted():
     tenths = np.arange(1, 10) / 10
-    assert pytest.approx([0.05, *tenths]) == ACTOR_GRID
+    assert pytest.approx([0.0, 0.01, 0.02, 0.05, *tenths]) == ACTOR_GRID
     assert pytest.approx([0.0, *tenths]) == ACTION_GRID
 
 

@@ -2,13 +2,13 @@
 
 import pytest
 
-from a2d_d2.experiments.findings import Finding, Quantity, find
+from a2d_d2.experiments.findings import Finding, find
 from a2d_d2.experiments.results import summarize_records
 from a2d_d2.experiments.tables import paper_tables
 
 
 def finding(first, second, is_same=False):
-    values = [Quantity(*x) if isinstance(x, tuple) else Quantity(x) for x in (first, second)]
+    values = [x if isinstance(x, list) else [x] for x in (first, second)]
     return Finding("", "", "", values[0], "", values[1], None, is_same)
 
 
@@ -20,17 +20,26 @@ def finding(first, second, is_same=False):
         (50.0, 49.1, "level"),
         (49.1, 50.0, "level"),
         (45.0, 50.0, "no"),
-        ((50.0, 3.0), (45.5, 4.0), "level"),  # sqrt(9 + 16) = 5
-        ((50.0, 3.0), (44.9, 4.0), "yes"),
-        ((44.9, 3.0), (50.0, 4.0), "no"),
-        ((50.0, 0.1), (49.5, 0.1), "level"),
+        # Differences 1, 5, 9: mean 5, standard deviation 4.
+        ([50.0, 55.0, 60.0], [49.0, 50.0, 51.0], "yes"),
+        ([49.0, 50.0, 51.0], [50.0, 55.0, 60.0], "no"),
+        # 1, 3, 8: mean 4; their squares about it 9, 1, 16, so sqrt(26 / 2) = 3.6.
+        ([51.0, 53.0, 58.0], [50.0, 50.0, 50.0], "yes"),
+        # -1, 3, 7: mean 3, standard deviation 4.
+        ([49.0, 53.0, 57.0], [50.0, 50.0, 50.0], "level"),
+        # The systems vary together: the difference does not.
+        ([20.0, 60.0], [18.0, 58.0], "yes"),
+        ([50.0, 50.2], [49.5, 49.7], "level"),
     ],
 )
 def test_ahead(first, second, holds):
     assert finding(first, second).holds == holds
 
 
-@pytest.mark.parametrize(("second", "holds"), [(47.1, "yes"), (52.9, "yes"), (46.9, "no")])
+@pytest.mark.parametrize(
+    ("second", "holds"),
+    [(49.1, "yes"), (50.9, "yes"), (48.9, "no"), (51.1, "no"), ([48.0], "no")],
+)
 def test_the_same(second, holds):
     assert finding(50.0, second, is_same=True).holds == holds
 
@@ -40,8 +49,11 @@ def test_found_in_records(make_record):
     records = [
         make_record("full", 0, 40.0),
         make_record("full", 1, 60.0),
-        make_record("no_flow", base=35.0),
-        make_record("tsmt", base=51.0),
+        make_record("full", 2, 80.0),
+        make_record("no_flow", 0, 35.0),
+        make_record("no_flow", 1, 51.0),
+        make_record("no_flow", 5, 99.0),
+        make_record("tsmt", base=40.5),
         make_record("zero_shot-dog", base=30.0),
         make_record("zero_shot-cat", base=20.0),
     ]
@@ -52,22 +64,21 @@ def test_found_in_records(make_record):
         ("action mIoU", "without flow stream", False),
         ("actor mIoU", "without flow stream", True),
         ("joint mAP", "TSMT", False),
-        ("joint AP, mean of 2", "equal action scores", False),
+        ("joint AP, mean of 2 actors", "equal action scores", False),
     }
     joint = found["joint mIoU", "without flow stream", False]
-    assert joint.difference == pytest.approx(50.0 - 35.0)
+    assert joint.differences == pytest.approx([5.0, 9.0])  # of seeds 0 and 1
     assert joint.published == pytest.approx(36.9 - 29.4)
-    assert joint.value.std == pytest.approx(200**0.5) and joint.other.std is None
     assert joint.holds == "yes"
     assert found["joint mAP", "TSMT", False].published == pytest.approx(55.5 - 48.9)
     assert found["joint mAP", "TSMT", False].holds == "level"
     chance = [results["zero_shot"][actor]["chance"] for actor in ("dog", "cat")]
-    zero_shot = found["joint AP, mean of 2", "equal action scores", False]
-    assert zero_shot.difference == pytest.approx(25.0 - sum(chance) / 2)
+    zero_shot = found["joint AP, mean of 2 actors", "equal action scores", False]
+    assert zero_shot.differences == pytest.approx([25.0 - sum(chance) / 2])
     (row,) = [x for x in paper_tables(results)[0].rows if x[2][0] == "action mIoU"]
     assert row[0] == "actions need motion"
     assert row[2][1:] == [
-        *("full model", "62.0 ± 14.1", "without flow stream", "47.0", "+15.0", "+9.5", "yes")
+        *("full model", "62.0", "without flow stream", "55.0", "+7.0 ± 2.8", "2", "+9.5", "yes")
     ]
 
 

@@ -1,6 +1,7 @@
 """Means and tables of records made by hand."""
 
 import json
+import shutil
 
 import pytest
 
@@ -33,11 +34,18 @@ def test_seeds_are_averaged(make_record):
 
 def test_zero_shot_figures(make_record):
     records = [make_record("full", base=40.0), make_record("zero_shot-cat", base=10.0)]
-    assert summarize_records(records)["zero_shot"] == {
-        "cat": {"zero_shot": 10.0, "full": 40.0, "chance": 5.0, "r_zs": 0.25}
-    }
+    cat = {"seeds": [0], "zero_shot": 10.0, "full": 40.0, "chance": 5.0, "r_zs": 0.25}
+    assert summarize_records(records)["zero_shot"] == {"cat": cat}
+    # Other seeds of one of the two change nothing.
+    more = [make_record("full", 1, 90.0), make_record("zero_shot-cat", 2, 90.0)]
+    assert summarize_records([*records, *more])["zero_shot"] == {"cat": cat}
+    more = [*more[:1], make_record("zero_shot-cat", 1, 20.0)]
+    both = summarize_records([*records, *more])["zero_shot"]["cat"]
+    assert (both["seeds"], both["zero_shot"], both["full"]) == ([0, 1], 15.0, 65.0)
+    assert both["r_zs"] == pytest.approx(15 / 65)
     alone = summarize_records(records[1:])["zero_shot"]["cat"]
-    assert alone == {"zero_shot": 10.0, "full": None, "chance": None, "r_zs": None}
+    nothing = {"full": None, "chance": None, "r_zs": None}
+    assert alone == {"seeds": [0], "zero_shot": 10.0, **nothing}
     nothing = summarize_records([make_record("full", base=0.0), records[1]])["zero_shot"]["cat"]
     assert nothing["r_zs"] is None
 
@@ -52,8 +60,8 @@ def test_tables_hold_measured_and_published_side_by_side(make_record):
     one = _rows(tables["Table 1"])
     paper = "79.1 94.5 66.4 62.9 92.6 46.3 51.4 92.5 36.9"
     assert " ".join(one["full model", "published"]) == paper
-    assert one["full model", "measured"][0] == "50.0 ± 14.1"
-    assert one["full model", "measured"][8] == "72.0 ± 14.1"
+    assert one["full model", "measured (2 seeds)"][0] == "50.0 ± 14.1"
+    assert one["full model", "measured (2 seeds)"][8] == "72.0 ± 14.1"
     trilayer = "45.7 74.6 - 47.0 74.6 - 25.4 76.2 -"
     assert " ".join(one["Trilayer", "published only"]) == trilayer
     two = _rows(tables["Table 2"])
@@ -69,7 +77,7 @@ def test_tables_hold_measured_and_published_side_by_side(make_record):
     assert ("TSMT", "") in _rows(tables["Average precision of boxes by COCO's protocol"])
     assert ("TSMT", "") not in _rows(tables["Average precision of masks by COCO's protocol"])
     med_vt = _rows(tables["Semantic segmentation by MED-VT's protocol"])
-    assert med_vt == {("full model", ""): ["50.0 ± 14.1", "51.0 ± 14.1"] * 3}
+    assert med_vt == {("full model (2 seeds)", ""): ["50.0 ± 14.1", "51.0 ± 14.1"] * 3}
 
 
 def test_trainings_of_equal_time_stand_beside_those_of_equal_steps(make_record):
@@ -85,6 +93,53 @@ def test_trainings_of_equal_time_stand_beside_those_of_equal_steps(make_record):
     }
     without = all_tables(summarize_records(records[:2]))
     assert "Table 3 at equal time" not in [table.title for table in without]
+    detectors = [make_record("tshr", base=20.0), make_record("tshr-equal_time", 1, 30.0)]
+    tables = {t.title: t for t in all_tables(summarize_records([*records[:1], *detectors]))}
+    assert "Table 3 at equal time" not in tables
+    assert _rows(tables["Table 2 at equal time"]) == {
+        ("full model", ""): ["40.0", "41.0", "42.0"],
+        ("TSHR, 100 steps", ""): ["20.0", "21.0", "22.0"],
+        ("TSHR, equal time, 100 steps", ""): ["30.0", "31.0", "32.0"],
+    }
+
+
+def test_validation_half_way_and_at_the_end(make_record):
+    def record(name, seed, **curves):
+        return make_record(name, seed) | {"validation": curves}
+
+    joint = "segmentation/joint/mIoU"
+    records = [
+        record("full", 0, **{joint: [[30, 10.0], [60, 40.0], [90, 50.0], [120, 55.0]]}),
+        record("full", 1, **{joint: [[60, 42.0], [120, 51.0]]}),
+        record("tsmt", 0, **{"detection/joint/mAP": [[55, 30.0], [100, 29.0]]}),
+        record("no_mask_grabcut", 0, **{"detection/joint/mAP": [[55, 30.0], [100, 29.0]]}),
+        record("no_flow", 0, **{joint: [[120, 20.0]]}),  # one evaluation says nothing of a curve
+        record("mask_rcnn", 0),
+    ]
+    records[3]["weights_of"] = "tsmt"
+    (table,) = [
+        t for t in all_tables(summarize_records(records)) if t.title == "Was training long enough?"
+    ]
+    assert _rows(table) == {
+        ("TSMT", ""): ["joint mAP", "30.0", "29.0", "-1.0", "1"],
+        ("full model", ""): ["joint mIoU", "41.0", "53.0", "+12.0 ± 4.2", "2"],  # 15 and 9
+    }
+
+
+def test_results_are_made_again_of_their_own_file(make_record, tmp_path):
+    for record in (make_record("full", base=40.0), make_record("zero_shot-cat", base=10.0)):
+        write_record(tmp_path / "records", record)
+    write_outputs(tmp_path, None)
+    names = ("results.json", "tables.md", "index.html", "zero_shot.png")
+    before = [(tmp_path / name).read_bytes() for name in names]
+    shutil.rmtree(tmp_path / "records")
+    for name in names[1:]:
+        (tmp_path / name).unlink()
+    write_outputs(tmp_path, None)
+    assert [(tmp_path / name).read_bytes() for name in names] == before
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"results\.json holds no results; delete it"):
+        write_outputs(tmp_path, None)
 
 
 def test_the_exact_text_of_a_table(make_record):
@@ -103,9 +158,9 @@ def test_the_exact_text_of_a_table(make_record):
         "Published: Tables 1 to 3 of the paper (ECCV 2018).\n\n| system     | figures        |"
     ) in text
     assert (
-        "| system   |   zero-shot AP |   full AP |   chance AP |   r_zs |\n"
-        "|----------|----------------|-----------|-------------|--------|\n"
-        "| dog      |           10.0 |      40.0 |         6.0 |   0.25 |\n"
+        "| system   |   zero-shot AP |   full AP |   chance AP |   r_zs |   seeds |\n"
+        "|----------|----------------|-----------|-------------|--------|---------|\n"
+        "| dog      |           10.0 |      40.0 |         6.0 |   0.25 |       1 |\n"
     ) in text
     assert "| full model | measured       |        40.0 |        41.0 |" in text
 

@@ -1,6 +1,7 @@
 """Trainings of equal time: how long they are, and where that is kept."""
 
 import json
+from unittest.mock import Mock
 
 import pytest
 
@@ -8,8 +9,9 @@ from a2d_d2.experiments.plan import plan_lines
 from a2d_d2.experiments.runs import run_all
 from a2d_d2.experiments.step_times import StepTimes
 
-LONGER = ["mask_rcnn-equal_time", "no_temporal-equal_time", "no_flow-equal_time"]
+LONGER = ["tsct", "tshr", "tsmt", "mask_rcnn", "no_mask_grabcut", "no_temporal", "no_flow"]
 SECONDS = {"full": 0.6, "mask_rcnn": 0.2, "no_temporal": 0.4, "no_flow": 0.3}
+SECONDS |= {"tsct": 0.5, "tshr": 0.5, "tsmt": 0.54}
 
 
 def _write(experiment, seconds):
@@ -22,15 +24,18 @@ def test_steps_are_as_many_as_take_the_time_of_the_full_model(make_experiment):
     experiment = make_experiment(options=options)
     _write(experiment, SECONDS)
     full, *longer = experiment.plan("equal_time")
-    assert (full.system.name, [run.system.name for run in longer]) == ("full", LONGER)
+    assert full.system.name == "full"
+    assert [run.system.name for run in longer] == [f"{name}-equal_time" for name in LONGER]
     assert experiment.run_config(full).SOLVER.MAX_ITER == 90
-    assert [experiment.training_steps(run) for run in longer] == [270, 135, 180]
-    assert experiment.run_config(longer[1]).SOLVER.STEPS == (90, 120)
+    steps = [experiment.training_steps(run) for run in longer]
+    assert steps == [108, 108, 100, 270, 100, 135, 180]
+    assert experiment.run_config(longer[5]).SOLVER.STEPS == (90, 120)
+    assert experiment.trained(longer[4]) == longer[2]  # GrabCut refines what TSMT finds
     lines = list(plan_lines(experiment, longer))
     assert sum("SOLVER.MAX_ITER 90 " in line and "SOLVER.MAX_ITER 270 " in line for line in lines)
     # The rest is that of the system for equal steps, whose figures stand beside it.
     (short,) = experiment.plan("table3", ["no_flow"])
-    same = experiment.run_config(longer[2])
+    same = experiment.run_config(longer[6])
     same.merge_from_list(["SOLVER.MAX_ITER", 90, "SOLVER.STEPS", (60, 80)])
     assert same == experiment.run_config(short)
 
@@ -39,7 +44,7 @@ def test_a_dry_run_before_the_measurement_says_so(make_experiment):
     experiment = make_experiment()
     lines = list(plan_lines(experiment, experiment.plan("equal_time")))
     told = [line for line in lines if "its steps are measured first" in line]
-    assert len(told) == 3
+    assert len(told) == 7
     assert "step_seconds.json" in told[0]
     assert not any("equal_time" in line for line in lines if not line.startswith("#"))
 
@@ -67,7 +72,7 @@ def test_steps_are_measured_once_and_kept(make_experiment, monkeypatch):
     done = []
     monkeypatch.setattr("a2d_d2.experiments.runs._do", lambda _, run, *__: done.append(run))
     experiment = make_experiment()
-    assert run_all(experiment, experiment.plan("equal_time", LONGER[:1])) == []
+    assert run_all(experiment, experiment.plan("equal_time", ["mask_rcnn-equal_time"])) == []
     text = experiment.step_times.path.read_text()
     seconds = json.loads(text)["seconds"]
     assert set(seconds) == set(SECONDS)
@@ -76,5 +81,21 @@ def test_steps_are_measured_once_and_kept(make_experiment, monkeypatch):
     ratio = seconds["full"] / seconds["mask_rcnn"]
     assert experiment.training_steps(run) == round(2 * ratio)  # 2 are those of the full model
     again = make_experiment()
-    assert run_all(again, again.plan("equal_time", LONGER[:1])) == []
+    assert run_all(again, again.plan("equal_time", ["mask_rcnn-equal_time"])) == []
     assert again.step_times.path.read_text() == text
+
+
+def test_systems_that_a_file_lacks_are_measured_beside_the_reference(tmp_path, monkeypatch):
+    """What is known stays, and gives the unit of what is new."""
+    path = tmp_path / "step_seconds.json"
+    path.write_text(json.dumps({"seconds": {"full": 0.6, "no_flow": 0.3}}))
+    now = {"full": [1.1, 1.2, 1.3], "tsmt": [1.0, 0.9, 1.1]}
+    monkeypatch.setattr("a2d_d2.experiments.step_times.interleave", lambda ways, *_, **__: now)
+    monkeypatch.setattr("a2d_d2.experiments.step_times._Training", lambda *_: Mock())
+    times = StepTimes(path)
+    assert times.lacks(["no_flow", "tsmt"]) == ["tsmt"]
+    times.measure(dict.fromkeys(now))
+    assert json.loads(path.read_text())["seconds"] == {"full": 0.6, "no_flow": 0.3, "tsmt": 0.5}
+    assert times.lacks(["no_flow", "tsmt"]) == []
+    assert times.factor("tsmt") == pytest.approx(1.2)
+    assert StepTimes(tmp_path / "none.json").lacks(["tsmt"]) == ["tsmt"]

@@ -18,7 +18,13 @@ from a2d_d2.visualization.canvas import (
     text_size,
     to_picture,
 )
-from a2d_d2.visualization.instances import draw_instances, labelled_regions, truth_instances
+from a2d_d2.visualization.instances import (
+    LabelledRegion,
+    draw_instances,
+    labelled_regions,
+    truth_instances,
+    visible_regions,
+)
 from a2d_d2.visualization.label_maps import colorize, legend, overlay
 from a2d_d2.visualization.panels import Cell, clip_panel, grid, qualitative_panel
 
@@ -277,3 +283,24 @@ def test_clip_panel_shows_keys_neighbours_and_absent_slots(truth):
     del clip["flow"], clip["instances"]
     assert clip_panel(clip, A2D, cell_width=160).shape[0] < full.shape[0]
     assert clip_panel(clip, A2D, cell_width=160).shape[1] == 12 + 3 * (160 + 12)
+
+
+def test_regions_as_a_label_map_shows_them():
+    """A lower one loses what a later one covers, and goes where less than the part is left."""
+    columns = np.arange(10)
+
+    def region(first, last):
+        mask = np.broadcast_to((columns >= first) & (columns < last), (2, 10))
+        return LabelledRegion(actor=0, action=0, score=1.0, box=np.zeros(4), mask=mask)
+
+    without = LabelledRegion(actor=0, action=0, score=1.0, box=np.zeros(4), mask=None)
+    empty = region(0, 0)
+    regions = [region(0, 6), region(2, 9), empty, without, region(4, 10)]
+    shown = visible_regions(regions, least=0.3)
+    # Of columns 0 to 5 two are left, a third; of 2 to 8 two as well, less than 0.3.
+    assert [x if x is without else np.flatnonzero(x.mask[0]).tolist() for x in shown] == [
+        [0, 1],
+        without,
+        [4, 5, 6, 7, 8, 9],
+    ]
+    assert regions[0].mask.sum() == 12  # the given ones stay as they are
