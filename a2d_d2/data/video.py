@@ -22,6 +22,11 @@ if "OPENCV_LOG_LEVEL" not in os.environ:
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_FATAL)
 
 
+# So many packets in a row that cannot be decoded are taken for the end of a video: OpenCV tells
+# neither from the other.
+_END = 100
+
+
 class VideoError(ValueError):
     """A video is missing or cannot be decoded; the message names the file."""
 
@@ -41,7 +46,11 @@ class VideoHeader:
 
 
 def read_header(path: str | os.PathLike) -> VideoHeader:
-    """The header of a video; zeros for a file that cannot be opened."""
+    """The header of a video; zeros for a file that cannot be opened.
+
+    Raises:
+        VideoError: its name is not UTF-8.
+    """
     capture = _open(path)
     try:
         fps, frames = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
@@ -90,6 +99,23 @@ def read_frames(path: str | os.PathLike, indices: Iterable[int]) -> dict[int, np
 def grab_frames(path: str | os.PathLike) -> Iterator[cv2.VideoCapture]:
     """Yields the capture at each frame in turn, for whoever wants to retrieve that frame.
 
+    Ends where something cannot be decoded: what comes after it has lost its number.
+
+    Raises:
+        VideoError: as :func:`iter_frames`.
+    """
+    for index, (capture, num_rejected) in enumerate(grab_past_damage(path)):
+        if num_rejected and index == 0:
+            raise undecodable(path)
+        if num_rejected:
+            return
+        yield capture
+
+
+def grab_past_damage(path: str | os.PathLike) -> Iterator[tuple[cv2.VideoCapture, int]]:
+    """Yields the capture at each frame that can be decoded, and how many packets before it could
+    not, of each of which a frame is missing as a rule.
+
     Frames are upright: OpenCV applies the rotation that the file asks for.
 
     Raises:
@@ -104,11 +130,16 @@ def grab_frames(path: str | os.PathLike) -> Iterator[cv2.VideoCapture]:
         )
         if width * height > MAX_PIXELS:
             raise VideoError(f"{path} announces {width:.0f} x {height:.0f} pixels: broken")
-        if not capture.grab():
+        is_readable, num_rejected = False, 0
+        while num_rejected < _END:
+            if capture.grab():
+                is_readable = True
+                yield capture, num_rejected
+                num_rejected = 0
+            else:
+                num_rejected += 1
+        if not is_readable:
             raise undecodable(path)
-        yield capture
-        while capture.grab():
-            yield capture
     finally:
         capture.release()
 
@@ -125,7 +156,7 @@ def damaged_frames(path: str | os.PathLike) -> Iterator[bool]:
         return
     with (
         contextlib.suppress(av.error.FFmpegError),
-        av.open(str(path), metadata_errors="replace") as container,
+        av.open(os.path.abspath(path), metadata_errors="replace") as container,
     ):
         for stream in container.streams.video[:1]:
             stream.codec_context.thread_count = 1
@@ -138,7 +169,10 @@ def damaged_frames(path: str | os.PathLike) -> Iterator[bool]:
 
 def undecodable(path: str | os.PathLike) -> VideoError:
     """The error for a file of which nothing can be decoded."""
-    return VideoError(f"cannot decode {path}: broken, or not a video; get the file again")
+    return VideoError(
+        f"cannot decode {path}: broken, not a video, or of a codec that OpenCV lacks (as AV1); "
+        "get the file again, or convert it to H.264"
+    )
 
 
 def write_frames(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: float) -> None:
@@ -172,8 +206,13 @@ def write_frames(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: flo
 
 
 def _open(path: str | os.PathLike) -> cv2.VideoCapture:
+    path = os.path.abspath(path)  # FFmpeg takes what stands before a colon for a protocol
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:  # OpenCV would crash
+        raise VideoError(f"the name of {ascii(path)} is not UTF-8; rename the file") from error
     # One decoder on all machines, and one thread: loaders and tools run several processes.
-    return cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    return cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
 
 
 def _retrieve(capture: cv2.VideoCapture, path: str | os.PathLike) -> np.ndarray:

@@ -23,7 +23,7 @@ from a2d_d2.data.video import (
     VideoError,
     VideoHeader,
     damaged_frames,
-    grab_frames,
+    grab_past_damage,
     read_header,
     undecodable,
 )
@@ -234,12 +234,16 @@ class VideoSource:
             capture.release()
 
     def _read_file(self, problems: list[str]) -> Iterator[tuple[float, Retrieve, bool]]:
-        count, stamp = 0, 0.0
+        count, stamp, rejected = 0, 0.0, 0
         with contextlib.closing(damaged_frames(self.path)) as damage:
-            for capture in grab_frames(self.path):
+            for capture, num_rejected in grab_past_damage(self.path):
                 count += 1
+                rejected += num_rejected
                 stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
                 yield stamp, capture.retrieve, next(damage, False)
+        if rejected:
+            plural = "" if rejected == 1 else "s"
+            problems.append(f"{rejected} packet{plural} could not be decoded: frames are missing")
         announced = self._header.num_frames
         tolerance = max(2, announced // 50)
         is_short = announced - count > tolerance

@@ -1,3 +1,6 @@
+import os
+import shutil
+
 import cv2
 import numpy as np
 import pytest
@@ -5,6 +8,8 @@ import pytest
 from a2d_d2.data import video
 from a2d_d2.data.video import (
     VideoError,
+    damaged_frames,
+    grab_past_damage,
     iter_frames,
     read_frames,
     read_header,
@@ -114,3 +119,41 @@ def test_a_video_that_announces_too_much_is_not_decoded(clip, monkeypatch):
     monkeypatch.setattr(video, "MAX_PIXELS", 48 * 32 - 1)
     with pytest.raises(VideoError, match=r"-clip\.mp4 announces 48 x 32 pixels"):
         list(iter_frames(clip))
+
+
+def without_packet(path, number):
+    """A copy of an MPEG-4 video of which the packet ``number`` is zeros."""
+    data = path.read_bytes()
+    start_code = b"\x00\x00\x01\xb6"  # of a picture
+    places = [i for i in range(len(data)) if data.startswith(start_code, i)]
+    start, end = places[number], places[number + 1]
+    broken = path.with_name(f"{path.stem}-{number}.mp4")
+    broken.write_bytes(data[:start] + bytes(end - start) + data[end:])
+    return broken
+
+
+def test_frames_after_a_packet_that_is_rejected(clip):
+    """They are there for whoever asks for them; they have no number."""
+    broken = without_packet(clip, 5)
+    found = [(number_of(capture.retrieve()[1]), n) for capture, n in grab_past_damage(broken)]
+    assert [n for _, n in found] == [0] * 5 + [1, 0]
+    assert [i for i, _ in found[:5]] == [0, 1, 2, 3, 4]
+    assert len(list(iter_frames(broken))) == 5
+    assert list(read_frames(broken, range(NUM_FRAMES))) == [0, 1, 2, 3, 4]
+    first = without_packet(clip, 0)
+    assert [n for _, n in grab_past_damage(first)][0] == 1
+    with pytest.raises(VideoError, match="cannot decode .*-clip-0.mp4: broken, not a video, or of"):
+        list(iter_frames(first))
+
+
+def test_names_that_decoders_do_not_take(clip, tmp_path, monkeypatch):
+    odd = os.fsdecode(bytes(tmp_path) + b"/caf\xe9.mp4")
+    shutil.copy(clip, odd)
+    for read in (read_header, lambda path: list(iter_frames(path))):
+        with pytest.raises(VideoError, match=r"caf\\udce9.mp4' is not UTF-8; rename the file"):
+            read(odd)
+    # FFmpeg takes what stands before a colon for a protocol.
+    shutil.copy(clip, tmp_path / "12:30.mp4")
+    monkeypatch.chdir(tmp_path)
+    assert len(list(iter_frames("12:30.mp4"))) == NUM_FRAMES
+    assert list(damaged_frames("12:30.mp4")) == [False] * NUM_FRAMES

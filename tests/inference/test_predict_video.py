@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from a2d_d2.config import setup_cfg
-from a2d_d2.data.video import iter_frames
+from a2d_d2.data.video import iter_frames, undecodable
 from a2d_d2.evaluation.predictions import decode_mask
 from a2d_d2.inference import predict_video as module
 from a2d_d2.inference.predict_video import plan_jobs, predict_videos
@@ -272,7 +272,7 @@ def test_an_unreadable_file_does_not_stop_the_others(clip, make_video, tmp_path)
     other = make_video(tmp_path / "other.mp4", 3)
     problems = run([tmp_path / "broken.mp4", clip, other], tmp_path / "out", output=None)
     broken = tmp_path / "broken.mp4"
-    assert problems == [f"cannot decode {broken}: broken, or not a video; get the file again"]
+    assert problems == [str(undecodable(broken))]
     assert len(read_lines(tmp_path / "out/clip.jsonl")) == 20
     assert len(read_lines(tmp_path / "out/other.jsonl")) == 3
     assert not list((tmp_path / "out").glob("broken*"))
@@ -515,7 +515,7 @@ def test_two_processes_share_the_videos(make_video, tmp_path):
         text=True,
     )
     assert done.returncode == 1, done.stderr
-    assert "not whole: " in done.stderr and "broken.mp4: broken, or not a video" in done.stderr
+    assert "not whole: " in done.stderr and "broken.mp4: broken, not a video" in done.stderr
     assert "VP8 in webm through OpenCV" in done.stdout
     for i in range(3):
         assert len(read_lines(output / f"{i}.jsonl")) == 3

@@ -1,6 +1,7 @@
 """Videos of every kind, whole and broken."""
 
 import math
+import re
 import sys
 
 import cv2
@@ -215,6 +216,18 @@ def test_damage_that_the_decoder_conceals_is_said(tmp_path, monkeypatch):
     assert len(list(source)) == NUM_FRAMES and source.problem is None
 
 
+def test_frames_after_a_packet_that_is_rejected_come_with_their_times(clip, tmp_path):
+    path = tmp_path / "damaged.mp4"
+    data = clip.read_bytes()
+    pictures = [m.start() for m in re.finditer(b"\x00\x00\x01\xb6", data)]
+    start, end = pictures[7:9]
+    path.write_bytes(data[:start] + bytes(end - start) + data[end:])
+    source = VideoSource(path)
+    times = [time for time, _ in source]
+    assert times == pytest.approx([i / FPS for i in range(NUM_FRAMES) if i != 7])
+    assert source.problem.startswith("1 packet could not be decoded: frames are missing")
+
+
 @pytest.mark.parametrize("content", [None, b"", b"no video at all" * 100])
 def test_nothing_to_decode(tmp_path, capfd, content):
     path = tmp_path / "bad.mp4"
@@ -268,11 +281,11 @@ class FakeCapture:
 
 
 def fake_file(monkeypatch, capture):
-    def grab_frames(path):
+    def grab(path):
         while capture.grab():
-            yield capture
+            yield capture, 0
 
-    monkeypatch.setattr(module, "grab_frames", grab_frames)
+    monkeypatch.setattr(module, "grab_past_damage", grab)
     monkeypatch.setattr(module, "read_header", lambda path: VideoHeader(10, 0))
 
 
