@@ -3,18 +3,19 @@
 
 Stores the windows around the annotated frames. A run that was stopped goes on where it was, and a
 complete cache is checked. Train with INPUT.CLIP.CACHE set to the cache folder.
+
+Several machines that share the folders of release and cache each do a part: run the command on all
+of them with --num-machines, --machine-rank and --dist-url, or under torchrun. Exit code: 0; 1 when
+a video could not be stored whole; 2 for a wrong argument, or when a machine ended early.
 """
 
 import argparse
-import sys
 
-from a2d_d2.config import setup_cfg
-from a2d_d2.data.clip_cache import prepare_clips
 from a2d_d2.data.flow import FLOW_METHODS
 from a2d_d2.utils.cli import run_tool
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", required=True, help="folder that holds videoset.csv")
     parser.add_argument("--cache", required=True, help="folder to write to")
@@ -29,25 +30,15 @@ def main() -> int:
     parser.add_argument(
         "--lossless", action="store_true", help="frames as PNG: exact, three times the size of JPEG"
     )
+    parser.add_argument("--num-machines", type=int, default=1)
+    parser.add_argument("--machine-rank", type=int, default=0, help="0 to machines - 1")
+    parser.add_argument("--dist-url", default="auto", help="tcp://HOST:PORT of machine 0")
+    parser.set_defaults(num_gpus=1)  # one process a machine, which starts the workers
     args = parser.parse_args()
-    of_config = setup_cfg(args.config_file).INPUT
-    done = prepare_clips(
-        args.root,
-        args.cache,
-        splits=(args.split,) if args.split else ("train", "test"),
-        flow_method=of_config.FLOW_METHOD if args.method is None else args.method,
-        length=of_config.CLIP.LENGTH if args.length is None else args.length,
-        stride=of_config.CLIP.STRIDE if args.stride is None else args.stride,
-        lossless=args.lossless,
-        workers=args.workers,
-    )
-    for video_id, message in done.problems:
-        print(f"{video_id}: {message}", file=sys.stderr)
-    print(
-        f"{args.cache}: {done.num_videos} videos, {done.num_complete} of them stored before, "
-        f"{len(done.problems)} with problems"
-    )
-    return 1 if done.problems else 0
+    # Not above: each worker runs the imports of this file, and none needs torch and Detectron2.
+    from a2d_d2.engine.prepare import prepare_from_arguments
+
+    prepare_from_arguments(args)
 
 
 if __name__ == "__main__":

@@ -128,7 +128,7 @@ class Preparation:
     """What :func:`prepare_clips` did.
 
     Attributes:
-        num_videos: with annotated frames, in the splits asked for.
+        num_videos: with annotated frames, in the splits and the share asked for.
         num_complete: of these, stored before.
         problems: (video id, message) of the videos that could not be stored whole.
     """
@@ -149,6 +149,7 @@ def prepare_clips(
     lossless: bool = False,
     workers: int | None = None,
     progress: bool = True,
+    share: tuple[int, int] = (0, 1),
 ) -> Preparation:
     """Stores the frames and flow of the windows around the annotated frames of a release.
 
@@ -165,6 +166,9 @@ def prepare_clips(
             model looks further than that.
         lossless: store frames as PNG instead of JPEG.
         workers: number of processes; None uses every core.
+        progress: show a bar on standard error.
+        share: (i, n) does every n-th video from the i-th on, for n machines that write to one
+            ``cache``.
 
     Raises:
         ValueError: wrong arguments, or ``root`` is no release.
@@ -190,6 +194,7 @@ def prepare_clips(
             )
     if not jobs:
         raise ValueError(f"{root} has no annotated video in {' or '.join(splits)}")
+    jobs = jobs[share[0] :: share[1]]
     results = list(
         parallel_map(
             _prepare_video,

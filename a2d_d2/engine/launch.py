@@ -18,6 +18,8 @@ USER_ERROR = re.compile(
     r"(?:[\w.]*\.)?"
     r"(?:ValueError|ReleaseError|VideoError|OSError|PermissionError|FileNotFoundError): (.*)"
 )
+# What torch says when a port is taken, or not all machines come in time.
+_NOT_JOINED = re.compile(r"^torch\.distributed\.Dist(?:Network|Store)Error: (.*)", re.MULTILINE)
 
 
 def launch_main(main: Callable, args: argparse.Namespace) -> None:
@@ -27,7 +29,8 @@ def launch_main(main: Callable, args: argparse.Namespace) -> None:
     starts ``--num-gpus`` processes on this machine, on the CPU (gloo) where there is no GPU.
 
     Raises:
-        ValueError: a user's mistake, also when one of several processes found it.
+        ValueError: a user's mistake, also when one of several processes found it, and when the
+            machines could not join.
         Stopped: SIGTERM came, which every process gets.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
@@ -40,7 +43,12 @@ def launch_main(main: Callable, args: argparse.Namespace) -> None:
                 f"--machine-rank is {args.machine_rank}; with --num-machines {args.num_machines} "
                 f"it must be from 0 to {args.num_machines - 1}"
             )
-        with passing_on() if args.num_gpus > 1 else contextlib.nullcontext():
+        if args.num_machines > 1 and not re.match(r"tcp://.+:\d+$|file://", args.dist_url):
+            raise ValueError(
+                f"--dist-url is {args.dist_url}; several machines need --dist-url tcp://HOST:PORT, "
+                "HOST being machine 0"
+            )
+        with passing_on() if args.num_gpus * args.num_machines > 1 else contextlib.nullcontext():
             try:
                 launch(
                     main,
@@ -55,6 +63,10 @@ def launch_main(main: Callable, args: argparse.Namespace) -> None:
                 last = str(error).strip().splitlines()[-1]
                 if match := USER_ERROR.match(last):
                     raise ValueError(match[1]) from error
+                if match := _NOT_JOINED.search(str(error)):
+                    raise ValueError(
+                        f"the machines could not join at --dist-url {args.dist_url}: {match[1]}"
+                    ) from error
                 raise
             except ProcessExitedException as error:
                 if error.exit_code == STOPPED:

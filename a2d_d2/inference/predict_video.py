@@ -584,8 +584,6 @@ def predict_from_arguments(args: argparse.Namespace) -> list[str]:
         ValueError: a wrong argument, key, file of weights or input.
         KeyboardInterrupt: as :func:`predict_videos`.
     """
-    if args.num_machines > 1 and args.dist_url == "auto":
-        raise ValueError("several machines need --dist-url tcp://HOST:PORT, HOST being machine 0")
     output = choose_output(args.format) if args.video else None
     sources = expand_inputs(args.input, start=args.start, end=args.end)
     args.jobs = plan_jobs(sources, Path(args.output), output)

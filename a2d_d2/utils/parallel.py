@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -20,6 +21,13 @@ def default_workers() -> int:
 
 def _start_worker() -> None:
     cv2.setNumThreads(1)  # the processes already use all cores
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for more work for ever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def parallel_map(

@@ -122,6 +122,15 @@ def test_split(tiny_release, tmp_path):
     assert len(archives(tmp_path)) == 2 * 6
 
 
+@pytest.mark.parametrize("number", [2, 4, 7])
+def test_shares_are_the_whole_and_do_not_overlap(tiny_release, tmp_path, decodes, number):
+    done = [prepare(tiny_release, tmp_path, length=1, share=(i, number)) for i in range(number)]
+    sizes = [share.num_videos for share in done]
+    assert sum(sizes) == 6 and max(sizes) - min(sizes) <= 1
+    assert sum(share.num_complete for share in done) == 0
+    assert sorted(video_id for video_id, _ in decodes) == sorted(video_ids(tiny_release))
+
+
 def test_frames_without_flow(tiny_release, tmp_path):
     prepare(tiny_release, tmp_path, lossless=True)
     video_id = video_ids(tiny_release)[0]

@@ -2,6 +2,9 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -54,6 +57,26 @@ def _die(_):
 def test_a_dead_worker_is_an_error_not_a_hang():
     with pytest.raises(OSError, match="a worker process died"):
         list(parallel_map(_die, [1, 2], workers=2, progress=False))
+
+
+_KILLED = f"""
+import os
+from a2d_d2.utils.parallel import parallel_map
+
+def kill(process):
+    os.kill(process, {int(signal.SIGKILL)})
+
+if __name__ == "__main__":
+    list(parallel_map(kill, [os.getpid()] * 2, workers=2, progress=False))
+"""
+
+
+def test_workers_end_with_a_parent_that_was_killed(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(_KILLED)
+    # Returns when no process holds the pipes any more.
+    done = subprocess.run([sys.executable, script], capture_output=True, timeout=100)
+    assert done.returncode == -signal.SIGKILL
 
 
 def test_parallel_map_of_nothing():
