@@ -6,6 +6,7 @@ import torch
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
+from a2d_d2.config_values import check_values
 from a2d_d2.data.registration import register_release
 from a2d_d2.label_space import LabelSpace
 from a2d_d2.modeling.classes import num_region_classes
@@ -94,6 +95,9 @@ def _add_model_config(cfg: CN) -> None:
     # Start the rows of the actors, or of their pairs, from the COCO classes that the label space
     # names for the actors.
     cfg.MODEL.ACTORS_FROM_COCO = True
+    # Detectron2's defaults are for heads that make their own layers.
+    cfg.MODEL.ROI_BOX_HEAD.NAME = "FastRCNNConvFCHead"
+    cfg.MODEL.ROI_BOX_HEAD.NUM_FC = 2
     # Box size in pixels that goes to pyramid level 4 in every region pooler (FPN, equation 1).
     # Small frames need a smaller one, or every region lands on the finest level.
     cfg.MODEL.ROI_HEADS.CANONICAL_BOX_SIZE = 224
@@ -172,6 +176,7 @@ def setup_cfg(config_file: str = "", opts: list[str] = ()) -> CN:
     if config_file:
         merge_file(cfg, config_file)
     merge_options(cfg, list(opts))
+    check_values(cfg)
     check_system(cfg)
     label_space = LabelSpace.load(cfg.DATASETS.LABEL_SPACE)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = num_region_classes(label_space, cfg.MODEL.CLASSES)
