@@ -28,6 +28,7 @@ from PIL import Image
 from torch import nn
 
 from a2d_d2.config import setup_cfg
+from a2d_d2.config_values import RULES
 from a2d_d2.data.clip_cache import ClipCache, prepare_clips
 from a2d_d2.data.flow import encode_flow, read_flow
 from a2d_d2.data.index import index_path, load_index
@@ -348,18 +349,29 @@ class Configs(Target):
         self.seeds.append({"INPUT": {"CLIP": {"LENGTH": 3, "STRIDE": 2}, "COLOR_JITTER": 0.1}})
         root = self.folder / "A2D"
         shutil.copytree(self.release, root)
-        values = TINY | {"DATASETS.ROOT": str(root), "OUTPUT_DIR": str(self.folder / "output")}
+        values = TINY | {
+            "DATASETS.ROOT": str(root),
+            "OUTPUT_DIR": str(self.folder / "output"),
+            "SOLVER.IMS_PER_BATCH": 1,
+            # Most of a step would be to start the many weights of a ResNet-18.
+            "MODEL.RESNETS.DEPTH": 50,
+            "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
+            "MODEL.RESNETS.RES2_OUT_CHANNELS": 16,
+            "MODEL.RESNETS.WIDTH_PER_GROUP": 4,
+        }
         tiny = setup_cfg(str(CONFIGS / "synthetic/R18_FPN.yaml"), [*_options(values)])
         (self.folder / "tiny.yaml").write_text(tiny.dump(), encoding="utf-8")
-        parts = ("MODEL.", "SOLVER.", "INPUT.", "DATALOADER.", "TEST.")
         self.tiny = {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in flat_keys(tiny, "")
-            if key.startswith(parts)
+            if key.startswith(_READ)
         }
+        self.slips = [*_SLIPS]
+        for key, rule in RULES.items():
+            self.slips += [{key: name} for name in rule.names()]
 
     def cases(self):
-        slips = mutations.settings(self.tiny, _SLIPS, "tiny.yaml")
+        slips = mutations.settings(self.tiny, self.slips, "tiny.yaml")
         return mutations.yaml_files(self.seeds) | slips | slips
 
     def is_named(self, message):
@@ -400,21 +412,27 @@ def _is_small(cfg: CfgNode) -> bool:
     return all(
         max([0, *(x for x in leaves(value) if isinstance(x, int | float))]) <= _SMALL[name]
         for key, value in flat_keys(cfg, "")
-        if (name := key.rpartition(".")[2]) in _SMALL and key.startswith(_READ)
+        if key.startswith(_READ) and (name := key.rpartition(".")[2]) in _SMALL
     )
 
 
+# What the network and the step read, not other networks of Detectron2.
 _READ = (
-    *("MODEL.RESNETS", "MODEL.FPN", "MODEL.RPN", "MODEL.ROI_HEADS", "MODEL.ROI_BOX_HEAD"),
-    *("MODEL.ROI_MASK_HEAD", "MODEL.ROI_ACTION_HEAD", "MODEL.TEMPORAL", "INPUT", "DATALOADER"),
-    "SOLVER",
+    *("MODEL.PIXEL", "MODEL.MASK_ON", "MODEL.KEYPOINT_ON", "MODEL.BACKBONE", "MODEL.RESNETS"),
+    *("MODEL.FPN", "MODEL.ANCHOR", "MODEL.PROPOSAL", "MODEL.RPN", "MODEL.ROI_HEADS", "MODEL.FLOW"),
+    *("MODEL.ROI_BOX_HEAD", "MODEL.ROI_MASK_HEAD", "MODEL.ROI_ACTION_HEAD", "MODEL.TEMPORAL"),
+    *("MODEL.FUSION", "MODEL.LOSS", "MODEL.META", "MODEL.CLASSES", "MODEL.TRAIN_BRANCH"),
+    *("INPUT", "DATALOADER", "SOLVER", "TEST", "SEED", "VIS_PERIOD"),
 )
 _SMALL = {
-    **dict.fromkeys(("DEPTH", "NUM_GROUPS"), 34),
-    **dict.fromkeys(("WIDTH_PER_GROUP", "RES2_OUT_CHANNELS", "STEM_OUT_CHANNELS"), 128),
-    **dict.fromkeys(("OUT_CHANNELS", "FC_DIM", "CONV_DIM", "CONV_DIMS"), 128),
+    "DEPTH": 50,
+    "NUM_GROUPS": 8,
+    "WIDTH_PER_GROUP": 32,
+    **dict.fromkeys(("RES2_OUT_CHANNELS", "STEM_OUT_CHANNELS"), 64),
+    **dict.fromkeys(("OUT_CHANNELS", "FC_DIM", "CONV_DIM", "CONV_DIMS"), 256),
     **dict.fromkeys(("NUM_FC", "NUM_CONV", "NUM_LAYERS", "POOLER_SAMPLING_RATIO"), 8),
-    **dict.fromkeys(("MIN_SIZE_TRAIN", "BATCH_SIZE_PER_IMAGE"), 160),
+    "MIN_SIZE_TRAIN": 160,
+    "BATCH_SIZE_PER_IMAGE": 512,
     "POOLER_RESOLUTION": 28,
     "LENGTH": 8,
     "IMS_PER_BATCH": 8,
