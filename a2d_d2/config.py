@@ -95,9 +95,6 @@ def _add_model_config(cfg: CN) -> None:
     # Start the rows of the actors, or of their pairs, from the COCO classes that the label space
     # names for the actors.
     cfg.MODEL.ACTORS_FROM_COCO = True
-    # Detectron2's defaults are for heads that make their own layers.
-    cfg.MODEL.ROI_BOX_HEAD.NAME = "FastRCNNConvFCHead"
-    cfg.MODEL.ROI_BOX_HEAD.NUM_FC = 2
     # Box size in pixels that goes to pyramid level 4 in every region pooler (FPN, equation 1).
     # Small frames need a smaller one, or every region lands on the finest level.
     cfg.MODEL.ROI_HEADS.CANONICAL_BOX_SIZE = 224

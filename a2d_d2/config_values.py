@@ -77,11 +77,11 @@ def _one_of(*names: str) -> Rule:
     return Rule("one of ", names.__contains__, lambda: names)
 
 
-def _registered(registry: Registry, without: str = "") -> Rule:
-    """A name of a registry, read when it is asked: others may add theirs."""
+def _registered(registry: Registry, without: str = "", *others: str) -> Rule:
+    """A name of a registry, read when it is asked: others may add theirs. ``others`` too."""
 
     def names() -> list[str]:
-        return [name for name, _ in registry if name not in without.split()]
+        return [*others, *(name for name, _ in registry if name not in without.split())]
 
     return Rule("one of ", lambda x: x in names(), names)
 
@@ -147,7 +147,8 @@ _TABLE = (
     ),
     (_registered(RPN_HEAD_REGISTRY), "MODEL.RPN.HEAD_NAME"),
     (_registered(ROI_HEADS_REGISTRY, without="RROIHeads"), "MODEL.ROI_HEADS.NAME"),
-    (_registered(ROI_BOX_HEAD_REGISTRY), "MODEL.ROI_BOX_HEAD.NAME"),
+    # "" is Detectron2's default, for region heads that need none.
+    (_registered(ROI_BOX_HEAD_REGISTRY, "", ""), "MODEL.ROI_BOX_HEAD.NAME"),
     (_registered(ROI_MASK_HEAD_REGISTRY), "MODEL.ROI_MASK_HEAD.NAME"),
     (_registered(ROI_ACTION_HEAD_REGISTRY), "MODEL.ROI_ACTION_HEAD.NAME"),
     (_registered(TEMPORAL_REGISTRY), "MODEL.TEMPORAL.NAME"),
@@ -472,7 +473,7 @@ def _head_conflicts(model: CfgNode) -> Iterator[str]:
             "their order"
         )
     for key in ("ROI_BOX_HEAD", "ROI_ACTION_HEAD"):
-        if model[key].NUM_FC + model[key].NUM_CONV == 0:
+        if model[key].NAME and model[key].NUM_FC + model[key].NUM_CONV == 0:
             yield (f"MODEL.{key}.NUM_FC is 0; with MODEL.{key}.NUM_CONV 0 it must be at least 1")
     heads = ROI_HEADS_REGISTRY.get(rois.NAME)
     if issubclass(heads, Res5ROIHeads) and len(rois.IN_FEATURES) > 1:
