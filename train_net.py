@@ -22,12 +22,14 @@ from a2d_d2.engine.stages import train_stages
 from a2d_d2.engine.trainer import ActorActionTrainer
 from a2d_d2.modeling.start_weights import load_trained_weights
 from a2d_d2.utils.cli import run_tool
+from a2d_d2.utils.files import make_folder
 
 
 def main(args: argparse.Namespace) -> None:
     """Trains, or with --eval-only evaluates, in one process of the job."""
     seed = [] if args.seed is None else ["SEED", str(args.seed)]
     cfg = setup_cfg(args.config_file, [*args.opts, *seed])
+    make_folder(cfg.OUTPUT_DIR)
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="a2d_d2")
     if args.eval_only:

@@ -6,6 +6,7 @@ import torch
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
+from a2d_d2.config_values import check_values
 from a2d_d2.data.registration import register_release
 from a2d_d2.label_space import LabelSpace
 from a2d_d2.modeling.classes import num_region_classes
@@ -172,6 +173,7 @@ def setup_cfg(config_file: str = "", opts: list[str] = ()) -> CN:
     if config_file:
         merge_file(cfg, config_file)
     merge_options(cfg, list(opts))
+    check_values(cfg)
     check_system(cfg)
     label_space = LabelSpace.load(cfg.DATASETS.LABEL_SPACE)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = num_region_classes(label_space, cfg.MODEL.CLASSES)

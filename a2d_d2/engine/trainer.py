@@ -289,7 +289,7 @@ class ActorActionTrainer(DefaultTrainer):
             optimizer,
             precision=precision(cfg),
             max_grad_norm=cfg.SOLVER.MAX_GRAD_NORM,
-            accumulate=_parts_of_a_batch(cfg),
+            accumulate=parts_of_a_batch(cfg),
             seed=cfg.SEED if cfg.SEED >= 0 else None,
             non_finite=NonFiniteSteps(
                 Path(cfg.OUTPUT_DIR, FOLDER), cfg.dump(), cfg.SOLVER.MAX_SKIPPED_STEPS
@@ -428,7 +428,7 @@ def has_unused_levels(cfg: CfgNode) -> bool:
     return not levels <= used
 
 
-def _parts_of_a_batch(cfg: CfgNode) -> int:
+def parts_of_a_batch(cfg: CfgNode) -> int:
     parts, processes = cfg.SOLVER.ACCUMULATE, comm.get_world_size()
     if parts < 1 or cfg.SOLVER.IMS_PER_BATCH % (parts * processes):
         raise ValueError(

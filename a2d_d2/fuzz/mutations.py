@@ -3,7 +3,7 @@
 import copy
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import h5py
 import numpy as np
@@ -175,6 +175,47 @@ def yaml_files(seeds: Sequence) -> SearchStrategy[bytes]:
         st.sampled_from(_YAML_TRICKS),
         damaged(_YAML_TRICKS),
     )
+
+
+# Values that keys of a configuration may be set to by a slip.
+_SLIPS = (0, -1, -3, 1, 2, 3, 7, 10**8 + 1, 10**21, 0.5, -0.5, 1.5, 1e30, "foo", "", True, False)
+
+
+@st.composite
+def settings(draw: DrawFn, defaults: Mapping, seeds: Sequence[Mapping], base: str) -> bytes:
+    """YAML texts over the configuration file ``base`` that set one or two keys.
+
+    Args:
+        defaults: full key to value.
+        seeds: of the same kind, texts among others.
+        base: for ``_BASE_``.
+    """
+    if draw(st.integers(0, 3)) == 0:
+        values = draw(st.sampled_from(seeds))
+    else:
+        keys = draw(st.lists(st.sampled_from(sorted(defaults)), min_size=1, max_size=2))
+        values = {key: _slip(draw, defaults[key]) for key in keys}
+    result = {"_BASE_": base}
+    for key, value in values.items():
+        *parents, leaf = key.split(".")
+        node = result
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    return yaml.safe_dump(result, allow_unicode=True).encode("utf-8", "surrogatepass")
+
+
+def _slip(draw: DrawFn, value):
+    """Another value, most often of the same type."""
+    if draw(st.integers(0, 7)) == 0:
+        return draw(st.sampled_from(JUNK))
+    if isinstance(value, list | tuple):
+        items = [_slip(draw, x) if draw(st.integers(0, 2)) == 0 else x for x in value]
+        kept = draw(st.integers(0, len(items) + 1))
+        return [*items[:kept], *items[: kept - len(items)]] if kept > len(items) else items[:kept]
+    alike = [x for x in _SLIPS if type(x) is type(value)]
+    near = [value // 2, value + 1, value * 2] if type(value) is int else []
+    return draw(st.sampled_from([*near, *alike] or _SLIPS))
 
 
 @st.composite

@@ -4,6 +4,7 @@ A reader may refuse a file, with a ValueError. If it accepts it, what it gives i
 the file says, read by other means, or with the undamaged original where a checksum protects it.
 """
 
+import contextlib
 import csv
 import html.parser
 import io
@@ -13,7 +14,7 @@ import os
 import pickle
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import cv2
@@ -21,10 +22,13 @@ import h5py
 import numpy as np
 import torch
 import yaml
+from detectron2.config import CfgNode
+from detectron2.utils.events import EventStorage
 from PIL import Image
 from torch import nn
 
 from a2d_d2.config import setup_cfg
+from a2d_d2.config_values import RULES
 from a2d_d2.data.clip_cache import ClipCache, prepare_clips
 from a2d_d2.data.flow import encode_flow, read_flow
 from a2d_d2.data.index import index_path, load_index
@@ -36,6 +40,9 @@ from a2d_d2.data.layout import (
 )
 from a2d_d2.data.mapper import build_mapper
 from a2d_d2.data.video import iter_frames
+from a2d_d2.engine.kills import TINY
+from a2d_d2.engine.precision import precision
+from a2d_d2.engine.trainer import ActorActionTrainer, MixedPrecisionTrainer, parts_of_a_batch
 from a2d_d2.evaluation.predictions import decode_mask, encode_mask, read_predictions
 from a2d_d2.evaluation.score_files import read_label_map
 from a2d_d2.fuzz import mutations
@@ -43,6 +50,7 @@ from a2d_d2.fuzz.campaign import Target
 from a2d_d2.inference.source import VideoSource
 from a2d_d2.label_space import LabelSpace
 from a2d_d2.modeling.start_weights import load_weights
+from a2d_d2.utils.config_files import flat_keys, leaves
 from a2d_d2.visualization.report import Report, render_report
 from a2d_d2.visualization.results import read_metrics
 from a2d_d2.visualization.training_log import read_training_log
@@ -329,7 +337,7 @@ class Caches(Target):
 
 
 class Configs(Target):
-    """Configurations, YAML; what is accepted makes a mapper."""
+    """Configurations, YAML; what is accepted makes a mapper, and a tiny network takes a step."""
 
     def prepare(self):
         self.path = self.folder / "case.yaml"
@@ -339,17 +347,132 @@ class Configs(Target):
             value.pop("_BASE_", None)
             self.seeds.append(value)
         self.seeds.append({"INPUT": {"CLIP": {"LENGTH": 3, "STRIDE": 2}, "COLOR_JITTER": 0.1}})
+        root = self.folder / "A2D"
+        shutil.copytree(self.release, root)
+        values = TINY | {
+            "DATASETS.ROOT": str(root),
+            "OUTPUT_DIR": str(self.folder / "output"),
+            "SOLVER.IMS_PER_BATCH": 1,
+            # Most of a step would be to start the many weights of a ResNet-18.
+            "MODEL.RESNETS.DEPTH": 50,
+            "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
+            "MODEL.RESNETS.RES2_OUT_CHANNELS": 16,
+            "MODEL.RESNETS.WIDTH_PER_GROUP": 4,
+        }
+        tiny = setup_cfg(str(CONFIGS / "synthetic/R18_FPN.yaml"), [*_options(values)])
+        (self.folder / "tiny.yaml").write_text(tiny.dump(), encoding="utf-8")
+        self.tiny = {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in flat_keys(tiny, "")
+            if key.startswith(_READ)
+        }
+        self.slips = [*_SLIPS]
+        for key, rule in RULES.items():
+            self.slips += [{key: name} for name in rule.names()]
 
     def cases(self):
-        return mutations.yaml_files(self.seeds)
+        slips = mutations.settings(self.tiny, self.slips, "tiny.yaml")
+        return mutations.yaml_files(self.seeds) | slips | slips
 
     def is_named(self, message):
         # What finds out that keys do not go together knows them alone.
-        named = re.search(r"\b[A-Z_]+\.[A-Z_.]+[A-Z_]\b|label space", message)
+        named = re.search(r"\b[A-Z_]+\.[A-Z_.]+[A-Z_]\b|OUTPUT_DIR|label space", message)
         return super().is_named(message) or named is not None
 
     def read(self, data):
-        build_mapper(setup_cfg(str(self.path)), is_train=True)
+        cfg = setup_cfg(str(self.path))
+        build_mapper(cfg, is_train=True)
+        if b"tiny.yaml" in data and _is_small(cfg):
+            with contextlib.suppress(FloatingPointError):  # of large numbers: no mistake of a key
+                _take_a_step(cfg)
+
+
+def _take_a_step(cfg: CfgNode) -> None:
+    """What train_net.py does up to the end of the first step."""
+    cfg = ActorActionTrainer.auto_scale_workers(cfg, 1)
+    model = ActorActionTrainer.build_model(cfg)
+    optimizer = ActorActionTrainer.build_optimizer(cfg, model)
+    scheduler = ActorActionTrainer.build_lr_scheduler(cfg, optimizer)
+    step = MixedPrecisionTrainer(
+        model,
+        ActorActionTrainer.build_train_loader(cfg),
+        optimizer,
+        precision=precision(cfg),
+        max_grad_norm=cfg.SOLVER.MAX_GRAD_NORM,
+        accumulate=parts_of_a_batch(cfg),
+    )
+    step.iter, step.max_iter = 0, cfg.SOLVER.MAX_ITER
+    with EventStorage() as step.storage:
+        step.run_step()
+    scheduler.step()
+
+
+def _is_small(cfg: CfgNode) -> bool:
+    """Whether a step takes seconds and little memory, without processes."""
+    return all(
+        max([0, *(x for x in leaves(value) if isinstance(x, int | float))]) <= _SMALL[name]
+        for key, value in flat_keys(cfg, "")
+        if key.startswith(_READ) and (name := key.rpartition(".")[2]) in _SMALL
+    )
+
+
+# What the network and the step read, not other networks of Detectron2.
+_READ = (
+    *("MODEL.PIXEL", "MODEL.MASK_ON", "MODEL.KEYPOINT_ON", "MODEL.BACKBONE", "MODEL.RESNETS"),
+    *("MODEL.FPN", "MODEL.ANCHOR", "MODEL.PROPOSAL", "MODEL.RPN", "MODEL.ROI_HEADS", "MODEL.FLOW"),
+    *("MODEL.ROI_BOX_HEAD", "MODEL.ROI_MASK_HEAD", "MODEL.ROI_ACTION_HEAD", "MODEL.TEMPORAL"),
+    *("MODEL.FUSION", "MODEL.LOSS", "MODEL.META", "MODEL.CLASSES", "MODEL.TRAIN_BRANCH"),
+    *("INPUT", "DATALOADER", "SOLVER", "TEST", "SEED", "VIS_PERIOD"),
+)
+_SMALL = {
+    "DEPTH": 50,
+    "NUM_GROUPS": 8,
+    "WIDTH_PER_GROUP": 32,
+    **dict.fromkeys(("RES2_OUT_CHANNELS", "STEM_OUT_CHANNELS"), 64),
+    **dict.fromkeys(("OUT_CHANNELS", "FC_DIM", "CONV_DIM", "CONV_DIMS"), 256),
+    **dict.fromkeys(("NUM_FC", "NUM_CONV", "NUM_LAYERS", "POOLER_SAMPLING_RATIO"), 8),
+    "MIN_SIZE_TRAIN": 160,
+    "BATCH_SIZE_PER_IMAGE": 512,
+    "POOLER_RESOLUTION": 28,
+    "LENGTH": 8,
+    "IMS_PER_BATCH": 8,
+    "NUM_WORKERS": 0,
+}
+
+
+def _options(values: Mapping) -> Iterator[str]:
+    for key, value in values.items():
+        yield from (key, str(value))
+
+
+# Slips that once ended a training with a traceback, or changed it without a word.
+_SLIPS = tuple(
+    {key: value}
+    for values, keys in (
+        ((0, -3), "SOLVER.CHECKPOINT_PERIOD SOLVER.MAX_ITER SOLVER.IMS_PER_BATCH"),
+        ((3,), "SOLVER.REFERENCE_WORLD_SIZE"),
+        ((10**21,), "SOLVER.MAX_ITER"),
+        ((10**8 + 1,), "INPUT.CLIP.LENGTH"),
+        ((-1.0, "1e400"), "SOLVER.BASE_LR"),
+        ((-1,), "SOLVER.CHECKPOINTS_KEPT SOLVER.MAX_SKIPPED_STEPS MODEL.TEMPORAL.NUM_LAYERS"),
+        (("foo",), "MODEL.ROI_BOX_HEAD.NAME MODEL.ROI_MASK_HEAD.NAME MODEL.RPN.HEAD_NAME"),
+        (("foo",), "MODEL.PROPOSAL_GENERATOR.NAME MODEL.ANCHOR_GENERATOR.NAME MODEL.FPN.NORM"),
+        (("foo",), "MODEL.RESNETS.NORM INPUT.CROP.TYPE INPUT.MIN_SIZE_TRAIN_SAMPLING"),
+        (("foo",), "INPUT.RANDOM_FLIP"),
+        ((7,), "MODEL.RESNETS.DEPTH"),
+        ((0,), "MODEL.FPN.OUT_CHANNELS MODEL.ROI_HEADS.CANONICAL_BOX_SIZE"),
+        ((0,), "MODEL.ROI_ACTION_HEAD.NUM_FC MODEL.ROI_BOX_HEAD.FC_DIM"),
+        ((0,), "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION"),
+        ((-3,), "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE"),
+        (([],), "MODEL.ANCHOR_GENERATOR.SIZES MODEL.ROI_HEADS.IN_FEATURES MODEL.FLOW.PIXEL_STD"),
+        (([],), "MODEL.RESNETS.OUT_FEATURES INPUT.MIN_SIZE_TRAIN"),
+        (([1.0],), "MODEL.PIXEL_MEAN"),
+        ((True,), "MODEL.KEYPOINT_ON"),
+        (("", "/dev/null/x"), "OUTPUT_DIR"),
+    )
+    for value in values
+    for key in keys.split()
+)
 
 
 class Checkpoints(Target):

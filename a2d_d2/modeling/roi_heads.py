@@ -14,11 +14,13 @@ from detectron2.modeling.roi_heads import (
     StandardROIHeads,
     select_foreground_proposals,
 )
+from detectron2.modeling.roi_heads.box_head import ROI_BOX_HEAD_REGISTRY
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
 from a2d_d2.modeling.action_head import build_action_head
 from a2d_d2.modeling.classes import model_label_space, pair_index, pair_targets, with_actions
+from a2d_d2.utils.registry import registered
 
 
 def fused_name(level: str) -> str:
@@ -35,6 +37,7 @@ class CanonicalROIHeads(StandardROIHeads):
 
     @classmethod
     def from_config(cls, cfg, input_shape):
+        registered(ROI_BOX_HEAD_REGISTRY, "MODEL.ROI_BOX_HEAD.NAME", cfg.MODEL.ROI_BOX_HEAD.NAME)
         ret = super().from_config(cfg, input_shape)
         for name in ("box_pooler", "mask_pooler"):
             if ret.get(name) is not None:

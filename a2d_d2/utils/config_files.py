@@ -68,7 +68,7 @@ def _with_bases(path: str | os.PathLike, above: tuple[str, ...]) -> dict[str, tu
     found = {}
     for base in bases if isinstance(bases, list) else [bases]:
         if not isinstance(base, str) or "://" in base:
-            raise ValueError(f"bad {_FILE} {path}: {BASE_KEY} must be a path, not {_short(base)}")
+            raise ValueError(f"bad {_FILE} {path}: {BASE_KEY} must be a path, not {short(base)}")
         base = os.path.join(os.path.dirname(path), os.path.expanduser(base))
         if not os.path.isfile(base):
             raise ValueError(f"bad {_FILE} {path}: {BASE_KEY} {base} does not exist")
@@ -113,7 +113,7 @@ def set_key(cfg: CfgNode, key: str, value, where: str) -> None:
     for parent in parents:
         node = node.get(parent) if isinstance(node, CfgNode) else None
     if not isinstance(node, CfgNode) or leaf not in node:
-        raise ValueError(f"{where}: there is no key {_short(key)}; {_nearest(cfg, key)}")
+        raise ValueError(f"{where}: there is no key {short(key)}; {_nearest(cfg, key)}")
     default = node[leaf]
     if isinstance(default, CfgNode):
         examples = ", ".join(f"{key}.{name}" for name in list(default)[:3])
@@ -130,7 +130,7 @@ def set_key(cfg: CfgNode, key: str, value, where: str) -> None:
             hint = f'; of one, write "({value!r},)"'
         raise ValueError(
             f"{where}: {key} must be {_KINDS.get(type(default), 'a plain value')}, such as "
-            f"{_short(default)}, not {_short(value)}{hint}"
+            f"{short(default)}, not {short(value)}{hint}"
         )
     node[leaf] = value
 
@@ -147,10 +147,10 @@ _KINDS = {
 
 def _fits(value, default) -> bool:
     """Whether a value can replace a default."""
-    leaves, wanted = list(_leaves(value)), {type(leaf) for leaf in _leaves(default)}
-    if not all(type(leaf) in _SCALARS for leaf in leaves):
+    found, wanted = list(leaves(value)), {type(leaf) for leaf in leaves(default)}
+    if not all(type(leaf) in _SCALARS for leaf in found):
         return False
-    if any(isinstance(leaf, float) and math.isnan(leaf) for leaf in leaves):
+    if any(isinstance(leaf, float) and math.isnan(leaf) for leaf in found):
         return False
     if default is None:
         return True
@@ -160,13 +160,14 @@ def _fits(value, default) -> bool:
         return True
     if wanted <= {int, float}:
         wanted = {int, float}
-    return {*map(type, leaves)} <= wanted
+    return {*map(type, found)} <= wanted
 
 
-def _leaves(value) -> Iterator:
+def leaves(value) -> Iterator:
+    """The scalars of a value, in lists or not."""
     if isinstance(value, list | tuple):
         for each in value:
-            yield from _leaves(each)
+            yield from leaves(each)
     else:
         yield value
 
@@ -200,7 +201,8 @@ def _all_keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{name}"
 
 
-def _short(value) -> str:
+def short(value) -> str:
+    """A value for a message."""
     return value if isinstance(value, str) and len(value) < 80 else _REPR.repr(value)
 
 

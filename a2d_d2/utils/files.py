@@ -70,6 +70,18 @@ def atomic_path(path: str | os.PathLike, *, durable: bool = False) -> Iterator[P
             _open.discard(temporary)
 
 
+def make_folder(path: str | os.PathLike) -> None:
+    """Makes a folder and its parents, as far as they are missing.
+
+    Raises:
+        OSError: it cannot be made; names ``path`` and the remedy.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise _explained(error, Path(path), None) from error
+
+
 @contextlib.contextmanager
 def atomic_stream(path: str | os.PathLike, *, durable: bool = False) -> Iterator[BinaryIO]:
     """:func:`atomic_path` as an open binary file, for torch.save and others.

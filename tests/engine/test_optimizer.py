@@ -42,7 +42,9 @@ def test_the_fused_update_is_the_plain_one(name, kind):
 
 
 def test_an_unknown_optimiser_is_named():
-    with pytest.raises(ValueError, match=r"SOLVER\.OPTIMIZER is 'ADAGRAD'; use SGD or ADAMW"):
+    with pytest.raises(
+        ValueError, match=r"SOLVER\.OPTIMIZER is 'ADAGRAD'; it must be one of ADAMW, SGD"
+    ):
         build_optimizer(setup_cfg("", ["SOLVER.OPTIMIZER", "ADAGRAD"]), nn.Linear(1, 1))
 
 

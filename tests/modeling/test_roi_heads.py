@@ -1,3 +1,4 @@
+import pytest
 import torch
 import torch.nn.functional as F
 from detectron2.modeling import build_model
@@ -116,3 +117,8 @@ def test_cartesian_detections_are_actors_with_one_action(small_model, make_clip)
         column = scores[0][:, pairs.index((actor, action))]
         assert (column == score).any()  # the softmax over all pairs and background
     assert torch.equal(whole["instances"].scores, found.scores)
+
+
+def test_a_missing_box_head_is_named(small_model):
+    with pytest.raises(ValueError, match=r"MODEL\.ROI_BOX_HEAD\.NAME is ''; it must be one of"):
+        small_model("MODEL.ROI_BOX_HEAD.NAME", "")

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from a2d_d2.utils.cli import run_tool
-from a2d_d2.utils.files import atomic_path, write_json, write_json_rows
+from a2d_d2.utils.files import atomic_path, make_folder, write_json, write_json_rows
 from a2d_d2.utils.parallel import parallel_map
 
 
@@ -21,6 +21,16 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
         raise RuntimeError
     assert json.loads(path.read_text()) == {"a": 1}
     assert [p.name for p in path.parent.iterdir()] == ["scores.json"]
+
+
+@pytest.mark.parametrize("name", ["file", "file/x", "file/x/y"])
+def test_a_folder_that_cannot_be_made_is_named_with_the_remedy(tmp_path, name):
+    (tmp_path / "file").touch()
+    path = tmp_path / name
+    with pytest.raises(OSError, match=f"^cannot write {path}: .*; choose a folder that can be"):
+        make_folder(path)
+    make_folder(tmp_path / "a/b")
+    assert (tmp_path / "a/b").is_dir()
 
 
 @pytest.mark.parametrize("rows", [[], [1], [{"a": [1, 2]}, "\n}", None]])
