@@ -17,6 +17,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from a2d_d2.config import setup_cfg
+from a2d_d2.engine.checkpoint import load_last_weights
 from a2d_d2.engine.launch import launch_main
 from a2d_d2.engine.stages import train_stages
 from a2d_d2.engine.trainer import ActorActionTrainer
@@ -32,7 +33,8 @@ def main(args: argparse.Namespace) -> None:
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="a2d_d2")
     if args.eval_only:
         model = ActorActionTrainer.build_model(cfg)
-        load_trained_weights(model, cfg, resume=args.resume)
+        load = load_last_weights if args.resume else load_trained_weights
+        load(model, cfg)
         ActorActionTrainer.test(cfg, model)
         return
     train_stages(cfg, resume=args.resume)

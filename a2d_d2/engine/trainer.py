@@ -160,8 +160,15 @@ class ResumableBestCheckpointer(hooks.BestCheckpointer):
         if self.trainer.start_iter == 0:
             self._score_file.unlink(missing_ok=True)  # of an older run
         elif self._score_file.exists():
-            best = json.loads(self._score_file.read_text(encoding="utf-8"))
-            self._update_best(best["score"], best["iteration"])
+            try:
+                best = json.loads(self._score_file.read_text(encoding="utf-8"))
+                score, step = float(best["score"]), int(best["iteration"])
+            except (ValueError, TypeError, LookupError, RecursionError) as error:
+                raise ValueError(
+                    f"{self._score_file} is damaged: it should hold the best score so far; without "
+                    "the file the next evaluation counts as the best"
+                ) from error
+            self._update_best(score, step)
 
     @property
     def _score_file(self) -> Path:
@@ -320,8 +327,15 @@ class ActorActionTrainer(DefaultTrainer):
             load_start_weights(without_ddp(self.model), self.cfg)
             self.checkpointer.forget()
             return
-        more = self.checkpointer.load(self.resumed_from)
-        self.start_iter = self.iter + 1
+        try:
+            more = self.checkpointer.load(self.resumed_from)
+            self.start_iter = self.iter + 1
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise ValueError(
+                f"cannot go on from {self.resumed_from}: its state is not of this training "
+                f"({error!r}); resume with the settings it began with, or begin anew without "
+                "--resume"
+            ) from error
         self._evaluation_due = more.get(EVALUATION_DUE, False)
         start_at(self._trainer.data_loader, self.start_iter)
 
