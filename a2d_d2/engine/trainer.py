@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +25,7 @@ from torch import nn
 from a2d_d2.data.build import build_test_loader, build_train_loader, check_registered, start_at
 from a2d_d2.data.stream import derived_seed
 from a2d_d2.engine.checkpoint import RunCheckpointer
+from a2d_d2.engine.logs import EventsFile, MetricsFile, MetricsHook, StepPrinter
 from a2d_d2.engine.non_finite import FOLDER, NonFiniteSteps, generator_states
 from a2d_d2.engine.optimizer import build_optimizer
 from a2d_d2.engine.precision import autocast, precision
@@ -243,7 +245,10 @@ def drop_half_line(path: str) -> None:
 
 @contextlib.contextmanager
 def _without_traceback() -> Iterator[None]:
-    """Detectron2 logs a traceback of whatever ends a training; a user's mistake is one line."""
+    """Detectron2 logs a traceback of whatever ends a training; a user's mistake is one line.
+
+    What fails in TensorBoard's thread is raised by its writer too.
+    """
 
     def shorten(record: logging.LogRecord) -> bool:
         error = record.exc_info and record.exc_info[1]
@@ -254,9 +259,18 @@ def _without_traceback() -> Iterator[None]:
 
     log = logging.getLogger(TrainerBase.__module__)
     log.addFilter(shorten)
+    report = threading.excepthook
+
+    def report_others(args) -> None:
+        of_tensorboard = type(args.thread).__module__.startswith("tensorboard.")
+        if not (of_tensorboard and issubclass(args.exc_type, OSError)):
+            report(args)
+
+    threading.excepthook = report_others
     try:
         yield
     finally:
+        threading.excepthook = report
         log.removeFilter(shorten)
 
 
@@ -373,7 +387,7 @@ class ActorActionTrainer(DefaultTrainer):
             period = math.gcd(WRITER_PERIOD, self.cfg.TEST.EVAL_PERIOD)
             checkpointers = [h for h in made if isinstance(h, hooks.PeriodicCheckpointer)]
             made = [h for h in made[:-1] if h not in checkpointers]
-            made += [hooks.PeriodicWriter(self.build_writers(), period), *checkpointers]
+            made += [MetricsHook(self.build_writers(), period), *checkpointers]
         if self.cfg.TEST.BEST_METRIC and comm.is_main_process():
             # After EvalHook, which sets the score, and before writer and checkpointer.
             writer = BestModelWriter(self.model, self.cfg.OUTPUT_DIR)
@@ -390,8 +404,13 @@ class ActorActionTrainer(DefaultTrainer):
     @functools.cached_property
     def _event_writers(self) -> list:
         """Made once: each opens a file."""
-        drop_half_line(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"))
-        return super().build_writers()
+        metrics = os.path.join(self.cfg.OUTPUT_DIR, "metrics.json")
+        drop_half_line(metrics)
+        return [
+            StepPrinter(self.max_iter),
+            MetricsFile(metrics),
+            EventsFile(self.cfg.OUTPUT_DIR),
+        ]
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
