@@ -12,12 +12,12 @@ import argparse
 import a2d_d2  # noqa: F401 - before Detectron2, whose announcements it keeps quiet
 
 # isort: split
-from detectron2.engine import default_argument_parser, default_setup
-from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
+from detectron2.engine import default_argument_parser
 
 from a2d_d2.config import setup_cfg
+from a2d_d2.engine.checkpoint import load_last_weights
 from a2d_d2.engine.launch import launch_main
+from a2d_d2.engine.logs import set_up
 from a2d_d2.engine.stages import train_stages
 from a2d_d2.engine.trainer import ActorActionTrainer
 from a2d_d2.modeling.start_weights import load_trained_weights
@@ -30,11 +30,11 @@ def main(args: argparse.Namespace) -> None:
     seed = [] if args.seed is None else ["SEED", str(args.seed)]
     cfg = setup_cfg(args.config_file, [*args.opts, *seed])
     make_folder(cfg.OUTPUT_DIR)
-    default_setup(cfg, args)
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="a2d_d2")
+    set_up(cfg, args)
     if args.eval_only:
         model = ActorActionTrainer.build_model(cfg)
-        load_trained_weights(model, cfg, resume=args.resume)
+        load = load_last_weights if args.resume else load_trained_weights
+        load(model, cfg)
         ActorActionTrainer.test(cfg, model)
         return
     train_stages(cfg, resume=args.resume)

@@ -1,17 +1,24 @@
 """Checkpoints of a training: whole or not there, the last ones kept, a broken one passed over."""
 
-import json
 import logging
+import os
+import pickle
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import nn
 
+from a2d_d2.modeling.start_weights import load_trained_weights
 from a2d_d2.utils.files import atomic_path, atomic_stream, write_json
+from a2d_d2.utils.untrusted import read_json
 from a2d_d2.utils.weights import SafeCheckpointer
 
 # Names of files: Detectron2's tag of the last checkpoint, and those before it, oldest first.
@@ -19,6 +26,10 @@ LAST_CHECKPOINT = "last_checkpoint"
 RECENT_CHECKPOINTS = "recent_checkpoints.json"
 FINAL_MODEL = "model_final"
 _PERIODIC = re.compile(r"model_\d{7}\.pth")
+# What zipfile and torch.load raise of a broken file, beside OSError.
+_NO_ZIP = (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, ValueError)
+_NO_ZIP += (LookupError, struct.error, zlib.error)
+_NO_CHECKPOINT = (pickle.UnpicklingError, AttributeError, TypeError, *_NO_ZIP)
 
 logger = logging.getLogger(__name__)
 
@@ -51,13 +62,22 @@ class RunCheckpointer(SafeCheckpointer):
         for name in surplus:
             (self._folder / name).unlink(missing_ok=True)
 
+    def get_checkpoint_file(self) -> str:
+        # Bytes that are no text make the name of a file that is not there.
+        try:
+            tag = (self._folder / LAST_CHECKPOINT).read_text("utf-8", errors="backslashreplace")
+        except FileNotFoundError:
+            return ""
+        return os.path.join(self.save_dir, tag.strip())
+
     def find_last(self) -> str | None:
         """The last checkpoint that is whole, on every process; None where the run has none.
 
-        One that is broken is passed over with a warning.
+        One that is broken, or lacks weights of the model or the state of a checkpointable, is
+        passed over with a warning.
 
         Raises:
-            ValueError: none of them is whole, or some process cannot see the file.
+            ValueError: none of them can be used, or some process cannot see the file.
         """
         found, problem = None, None
         if comm.is_main_process():
@@ -92,34 +112,70 @@ class RunCheckpointer(SafeCheckpointer):
         return Path(self.save_dir)
 
     def _recent(self) -> list[str]:
-        """Names of the checkpoints that are still there, oldest first."""
+        """Names of the checkpoints that are still there, oldest first; none of a damaged list."""
         try:
-            names = json.loads((self._folder / RECENT_CHECKPOINTS).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            names = read_json(self._folder / RECENT_CHECKPOINTS, "names of checkpoints")
+        except ValueError:
             return []
-        return [name for name in names if (self._folder / name).exists()]
+        names = [x for x in names if isinstance(x, str)] if isinstance(names, list) else []
+        return [x for x in names if x == Path(x).name and (self._folder / x).exists()]
 
     def _find_last(self) -> tuple[str | None, str | None]:
         """The file and None, or None and what is wrong; both None where there is nothing."""
-        names = self._recent()[::-1]
+        names, problems = self._recent()[::-1], []
         if self.has_checkpoint():
-            last = Path(self.get_checkpoint_file()).name
-            before = names[names.index(last) + 1 :] if last in names else names
-            names = [last, *before]
-        problems = []
+            try:
+                last = Path(self.get_checkpoint_file()).name
+                before = names[names.index(last) + 1 :] if last in names else names
+                names = [last, *before]
+            except OSError as error:
+                problems.append(f"cannot read {self._folder / LAST_CHECKPOINT}: {error.strerror}")
         for name in names:
             path = self._folder / name
-            problem = broken_checkpoint(path)
+            problem = self._problem(path)
             if problem is None:
                 if problems:
                     logger.warning(f"{'; '.join(problems)}: going on from {path}, which is whole")
                 return str(path), None
-            problems.append(f"{path} is broken ({problem})")
+            problems.append(f"{path} {problem}")
         if not problems:
             return None, None
         return None, (
-            f"{'; '.join(problems)}, and there is no other checkpoint; begin anew without --resume"
+            f"{'; '.join(problems)}, and there is no other checkpoint; begin anew without --resume "
+            "(with --eval-only: give MODEL.WEIGHTS)"
         )
+
+    def _problem(self, path: Path) -> str | None:
+        """Why a training cannot go on from a file; None where it can."""
+        if problem := broken_checkpoint(path):
+            return f"is broken ({problem})"
+        try:
+            data = torch.load(path, map_location="meta", weights_only=True)  # without the values
+        except _NO_CHECKPOINT:
+            return "is broken (not a checkpoint of tensors and plain types alone)"
+        data = data if isinstance(data, dict) else {}
+        for key in ("model", *self.checkpointables):
+            if not isinstance(data.get(key), dict):
+                return f'is not of this training (it has no "{key}")'
+        given = {name: getattr(value, "shape", None) for name, value in data["model"].items()}
+        own = {name: value.shape for name, value in self.model.state_dict().items()}
+        if left := [name for name, shape in own.items() if given.get(name) != shape]:
+            return f"is not of this model (it lacks {len(left)} tensors, {left[0]} first)"
+        return None
+
+
+def load_last_weights(model: nn.Module, cfg: CfgNode) -> None:
+    """Loads the last whole checkpoint of ``OUTPUT_DIR`` for evaluation.
+
+    Raises:
+        ValueError: there is none, or it does not fill the model.
+    """
+    path = RunCheckpointer(model, cfg.OUTPUT_DIR).find_last()
+    if path is None:
+        raise ValueError(f"{cfg.OUTPUT_DIR} holds no checkpoint: nothing was trained in OUTPUT_DIR")
+    cfg = cfg.clone()
+    cfg.merge_from_list(["MODEL.WEIGHTS", path])
+    load_trained_weights(model, cfg)
 
 
 def broken_checkpoint(path: Path) -> str | None:
@@ -132,7 +188,7 @@ def broken_checkpoint(path: Path) -> str | None:
             part = archive.testzip()
     except OSError as error:
         return error.strerror or str(error)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError):
+    except _NO_ZIP:
         return "cut off, or no checkpoint"
     return None if part is None else f"wrong checksum of its part {part}"
 

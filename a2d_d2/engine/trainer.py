@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +25,7 @@ from torch import nn
 from a2d_d2.data.build import build_test_loader, build_train_loader, check_registered, start_at
 from a2d_d2.data.stream import derived_seed
 from a2d_d2.engine.checkpoint import RunCheckpointer
+from a2d_d2.engine.logs import EventsFile, MetricsFile, MetricsHook, StepPrinter
 from a2d_d2.engine.non_finite import FOLDER, NonFiniteSteps, generator_states
 from a2d_d2.engine.optimizer import build_optimizer
 from a2d_d2.engine.precision import autocast, precision
@@ -160,8 +162,15 @@ class ResumableBestCheckpointer(hooks.BestCheckpointer):
         if self.trainer.start_iter == 0:
             self._score_file.unlink(missing_ok=True)  # of an older run
         elif self._score_file.exists():
-            best = json.loads(self._score_file.read_text(encoding="utf-8"))
-            self._update_best(best["score"], best["iteration"])
+            try:
+                best = json.loads(self._score_file.read_text(encoding="utf-8"))
+                score, step = float(best["score"]), int(best["iteration"])
+            except (ValueError, TypeError, LookupError, RecursionError) as error:
+                raise ValueError(
+                    f"{self._score_file} is damaged: it should hold the best score so far; without "
+                    "the file the next evaluation counts as the best"
+                ) from error
+            self._update_best(score, step)
 
     @property
     def _score_file(self) -> Path:
@@ -236,7 +245,10 @@ def drop_half_line(path: str) -> None:
 
 @contextlib.contextmanager
 def _without_traceback() -> Iterator[None]:
-    """Detectron2 logs a traceback of whatever ends a training; a user's mistake is one line."""
+    """Detectron2 logs a traceback of whatever ends a training; a user's mistake is one line.
+
+    What fails in TensorBoard's thread is raised by its writer too.
+    """
 
     def shorten(record: logging.LogRecord) -> bool:
         error = record.exc_info and record.exc_info[1]
@@ -247,9 +259,18 @@ def _without_traceback() -> Iterator[None]:
 
     log = logging.getLogger(TrainerBase.__module__)
     log.addFilter(shorten)
+    report = threading.excepthook
+
+    def report_others(args) -> None:
+        of_tensorboard = type(args.thread).__module__.startswith("tensorboard.")
+        if not (of_tensorboard and issubclass(args.exc_type, OSError)):
+            report(args)
+
+    threading.excepthook = report_others
     try:
         yield
     finally:
+        threading.excepthook = report
         log.removeFilter(shorten)
 
 
@@ -320,8 +341,15 @@ class ActorActionTrainer(DefaultTrainer):
             load_start_weights(without_ddp(self.model), self.cfg)
             self.checkpointer.forget()
             return
-        more = self.checkpointer.load(self.resumed_from)
-        self.start_iter = self.iter + 1
+        try:
+            more = self.checkpointer.load(self.resumed_from)
+            self.start_iter = self.iter + 1
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise ValueError(
+                f"cannot go on from {self.resumed_from}: its state is not of this training "
+                f"({error!r}); resume with the settings it began with, or begin anew without "
+                "--resume"
+            ) from error
         self._evaluation_due = more.get(EVALUATION_DUE, False)
         start_at(self._trainer.data_loader, self.start_iter)
 
@@ -359,7 +387,7 @@ class ActorActionTrainer(DefaultTrainer):
             period = math.gcd(WRITER_PERIOD, self.cfg.TEST.EVAL_PERIOD)
             checkpointers = [h for h in made if isinstance(h, hooks.PeriodicCheckpointer)]
             made = [h for h in made[:-1] if h not in checkpointers]
-            made += [hooks.PeriodicWriter(self.build_writers(), period), *checkpointers]
+            made += [MetricsHook(self.build_writers(), period), *checkpointers]
         if self.cfg.TEST.BEST_METRIC and comm.is_main_process():
             # After EvalHook, which sets the score, and before writer and checkpointer.
             writer = BestModelWriter(self.model, self.cfg.OUTPUT_DIR)
@@ -376,8 +404,13 @@ class ActorActionTrainer(DefaultTrainer):
     @functools.cached_property
     def _event_writers(self) -> list:
         """Made once: each opens a file."""
-        drop_half_line(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"))
-        return super().build_writers()
+        metrics = os.path.join(self.cfg.OUTPUT_DIR, "metrics.json")
+        drop_half_line(metrics)
+        return [
+            StepPrinter(self.max_iter),
+            MetricsFile(metrics),
+            EventsFile(self.cfg.OUTPUT_DIR),
+        ]
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

@@ -101,23 +101,12 @@ def load_start_weights(model: nn.Module, cfg: CfgNode) -> dict[str, LoadedWeight
     return result
 
 
-def load_trained_weights(model: nn.Module, cfg: CfgNode, *, resume: bool = False) -> None:
-    """Loads a model for evaluation: ``MODEL.WEIGHTS``, or the last checkpoint of OUTPUT_DIR.
-
-    Args:
-        resume: take the last checkpoint of ``OUTPUT_DIR`` in place of ``MODEL.WEIGHTS``.
+def load_trained_weights(model: nn.Module, cfg: CfgNode) -> None:
+    """Loads ``MODEL.WEIGHTS`` for evaluation.
 
     Raises:
         ValueError: there are no weights, or they do not fill the whole model.
     """
-    if resume:
-        path = os.path.join(cfg.OUTPUT_DIR, "last_checkpoint")
-        if not os.path.exists(path):
-            raise ValueError(f"{path} does not exist: nothing was trained in OUTPUT_DIR")
-        with open(path, encoding="utf-8") as stream:
-            weights = os.path.join(cfg.OUTPUT_DIR, stream.read().strip())
-        cfg = cfg.clone()
-        cfg.merge_from_list(["MODEL.WEIGHTS", weights])
     if not cfg.MODEL.WEIGHTS:
         raise ValueError(
             "MODEL.WEIGHTS is empty; it must name the checkpoint of a trained model (train_net.py "

@@ -83,6 +83,15 @@ def make_folder(path: str | os.PathLike) -> None:
 
 
 @contextlib.contextmanager
+def explained(path: str | os.PathLike) -> Iterator[None]:
+    """In this block, which appends to ``path``, a full disk is said as :func:`atomic_path` does."""
+    try:
+        yield
+    except OSError as error:
+        raise _explained(error, Path(path), None) from error
+
+
+@contextlib.contextmanager
 def atomic_stream(path: str | os.PathLike, *, durable: bool = False) -> Iterator[BinaryIO]:
     """:func:`atomic_path` as an open binary file, for torch.save and others.
 

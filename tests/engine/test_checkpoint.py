@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from a2d_d2.engine.checkpoint import RunCheckpointer, broken_checkpoint
+from a2d_d2.engine import checkpoint
+from a2d_d2.engine.checkpoint import RunCheckpointer, broken_checkpoint, load_last_weights
 
 
 def _checkpointer(folder, kept=0):
@@ -68,6 +69,70 @@ def test_the_tag_can_be_set_back_by_hand(tmp_path):
     assert _checkpointer(tmp_path).find_last() == str(tmp_path / "model_0000000.pth")
 
 
+class _RunsCode:
+    def __reduce__(self):
+        return os.mkdir, ("code_ran",)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ({"model": {}, "optimizer": _RunsCode()}, "is broken (not a checkpoint of tensors and pl"),
+        ({"model": {}, "iteration": 5}, 'is not of this training (it has no "trainer")'),
+        ([5], 'is not of this training (it has no "model")'),
+        ({"model": {"bias": 5}, "trainer": {}}, "not of this model (it lacks 2 tensors, weight f"),
+        ({"model": nn.Linear(9, 30).state_dict(), "trainer": {}}, "lacks 1 tensors, weight first"),
+    ],
+)
+def test_a_whole_file_of_something_else_is_passed_over(
+    content, problem, tmp_path, package_log, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    state = torch.optim.SGD([torch.zeros(1)], lr=1)
+    run = RunCheckpointer(nn.Linear(100, 30), str(tmp_path), trainer=state)
+    run.save("model_0000000", iteration=0)
+    run.save("model_0000001", iteration=1)
+    torch.save(content, tmp_path / "model_0000001.pth")
+    assert run.find_last() == str(tmp_path / "model_0000000.pth")
+    (line,) = [r.getMessage() for r in package_log.records if r.levelname == "WARNING"]
+    assert problem in line and str(tmp_path / "model_0000001.pth") in line
+    assert not (tmp_path / "code_ran").exists()
+
+
+def test_damaged_names_of_checkpoints(tmp_path, package_log):
+    _write(tmp_path, 0, 1)
+    (tmp_path / "last_checkpoint").write_bytes(b"\xff\xfe")
+    assert _checkpointer(tmp_path).find_last() == str(tmp_path / "model_0000001.pth")
+    assert f"{tmp_path}/\\xff\\xfe is broken" in package_log.text
+    (tmp_path / "last_checkpoint").write_bytes(b"a\0b")
+    assert _checkpointer(tmp_path).find_last() == str(tmp_path / "model_0000001.pth")
+    (tmp_path / "last_checkpoint").unlink()
+    (tmp_path / "last_checkpoint").mkdir()
+    assert _checkpointer(tmp_path).find_last() == str(tmp_path / "model_0000001.pth")
+    (tmp_path / "last_checkpoint").rmdir()
+    (tmp_path / "last_checkpoint").write_text("model_0000000.pth")
+    for damaged in ("5", "[5, null]", '{"a": 1}', "[" * 100_000, '["../x.pth"]', "\xff"):
+        (tmp_path / "recent_checkpoints.json").write_text(damaged, encoding="latin1")
+        assert _checkpointer(tmp_path).find_last() == str(tmp_path / "model_0000000.pth")
+    _write(tmp_path, 2)
+    names = json.loads((tmp_path / "recent_checkpoints.json").read_text())
+    assert names == ["model_0000002.pth"]
+
+
+def test_the_last_whole_checkpoint_is_evaluated(tmp_path, small_cfg, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(
+        checkpoint, "load_trained_weights", lambda model, cfg: loaded.append(cfg.MODEL.WEIGHTS)
+    )
+    cfg = small_cfg("OUTPUT_DIR", str(tmp_path))
+    with pytest.raises(ValueError, match="holds no checkpoint: nothing was trained"):
+        load_last_weights(nn.Linear(100, 30), cfg)
+    _write(tmp_path, 0, 1)
+    _damage(tmp_path / "model_0000001.pth")
+    load_last_weights(nn.Linear(100, 30), cfg)
+    assert loaded == [str(tmp_path / "model_0000000.pth")]
+
+
 def test_killed_before_the_first_tag(tmp_path):
     _write(tmp_path, 0)
     (tmp_path / "last_checkpoint").unlink()
@@ -75,7 +140,7 @@ def test_killed_before_the_first_tag(tmp_path):
 
 
 def test_a_checkpoint_of_another_program_is_found(tmp_path):
-    torch.save({"model": {}}, tmp_path / "model_0000009.pth")
+    torch.save({"model": nn.Linear(100, 30).state_dict()}, tmp_path / "model_0000009.pth")
     (tmp_path / "last_checkpoint").write_text("model_0000009.pth")
     assert _checkpointer(tmp_path).find_last() == str(tmp_path / "model_0000009.pth")
 

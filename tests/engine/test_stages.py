@@ -9,9 +9,9 @@ import torch
 
 from a2d_d2.config import setup_cfg
 from a2d_d2.engine import stages
+from a2d_d2.engine.checkpoint import load_last_weights
 from a2d_d2.engine.stages import train_stages, training_stages
 from a2d_d2.engine.trainer import ActorActionTrainer
-from a2d_d2.modeling.start_weights import load_trained_weights
 
 CONFIG = "configs/synthetic/R18_FPN.yaml"
 SEPARATE = ("MODEL.TRAIN_BRANCH", "separate", "SOLVER.MAX_ITER", "2")
@@ -85,7 +85,7 @@ def test_both_stages_are_trained_and_the_whole_is_evaluated(make_cfg, trained, t
     # Evaluated again, from the configuration of the whole.
     before = json.loads((output / "inference" / "metrics.json").read_text())
     model = ActorActionTrainer.build_model(cfg)
-    load_trained_weights(model, cfg, resume=True)
+    load_last_weights(model, cfg)
     (output / "inference" / "metrics.json").unlink()
     ActorActionTrainer.test(cfg, model)
     assert json.loads((output / "inference" / "metrics.json").read_text()) == before

@@ -176,6 +176,25 @@ def test_a_score_is_never_noted_before_its_weights_are_there(tmp_path, monkeypat
     assert json.loads((tmp_path / "model_best.json").read_text())["score"] == 40.0
 
 
+@pytest.mark.parametrize("damaged", ["{", "5", '{"score": []}', '{"score": 1}'])
+def test_a_damaged_best_score_is_one_line(damaged, tmp_path):
+    made = ResumableBestCheckpointer(0, BestModelWriter(nn.Linear(1, 1), str(tmp_path)), "s")
+    made.trainer = SimpleNamespace(start_iter=1)
+    (tmp_path / "model_best.json").write_text(damaged)
+    with pytest.raises(ValueError, match=r"model_best\.json is damaged: .*; without the file"):
+        made.before_train()
+
+
+@pytest.mark.parametrize("state", [{"iteration": 7}, {"iteration": "7"}])
+def test_state_of_another_training_is_one_line(state, tiny_options, tmp_path):
+    made = ActorActionTrainer(setup_cfg(str(ROOT / "configs/synthetic/R18_FPN.yaml"), tiny_options))
+    made.checkpointer.save("model_0000007", iteration=7)
+    path = tmp_path / "output" / "model_0000007.pth"
+    torch.save(torch.load(path) | {"trainer": state}, path)
+    with pytest.raises(ValueError, match=r"cannot go on from .*model_0000007\.pth: .*resume with"):
+        made.resume_or_load(resume=True)
+
+
 def test_half_a_line_of_the_log_is_cut_off(tmp_path):
     log = tmp_path / "metrics.json"
     drop_half_line(str(log))
