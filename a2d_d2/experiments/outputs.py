@@ -4,11 +4,14 @@ from pathlib import Path
 
 import cv2
 
+from a2d_d2.evaluation.predictions import parse_entries
 from a2d_d2.experiments.figures import qualitative_picture, zero_shot_picture
 from a2d_d2.experiments.page import render_experiment
 from a2d_d2.experiments.records import read_records
 from a2d_d2.experiments.results import summarize_records
+from a2d_d2.experiments.systems import all_systems
 from a2d_d2.experiments.tables import tables_markdown
+from a2d_d2.label_space import LabelSpace
 from a2d_d2.utils.files import write_json, write_text
 from a2d_d2.visualization.canvas import data_uri, to_picture, write_picture
 
@@ -27,7 +30,7 @@ def write_outputs(output: Path, root: Path | None) -> Path:
         ValueError: there are no records, or some of different settings; or the release at ``root``
             cannot be read.
     """
-    results = summarize_records(read_records(output / "records"))
+    results = summarize_records(read_records(output / "records", _check))
     write_json(output / "results.json", results, sort_keys=True)
     write_text(output / "tables.md", tables_markdown(results))
     pictures = {}
@@ -47,3 +50,12 @@ def write_outputs(output: Path, root: Path | None) -> Path:
         page, render_experiment(results, addresses.get("zero_shot"), addresses.get("frames"))
     )
     return page
+
+
+def _check(record: dict) -> None:
+    """Makes of one record what is made of all."""
+    render_experiment(summarize_records([record]), None, None)
+    dict(record["figures"]["official"]["per_class"]["detection"]["joint"])
+    system = all_systems(LabelSpace.from_dict(record["label_space"])).get(record["system"])
+    if system is not None and system.is_shown:
+        parse_entries(list(enumerate(record["shown"])), LabelSpace.from_dict(record["label_space"]))
