@@ -29,7 +29,10 @@ def main() -> int:
     parser.add_argument("--keep", help="folder for the files that failed")
     args = parser.parse_args()
 
+    from a2d_d2.benchmark.common import check_counts
     from a2d_d2.fuzz.campaign import as_json, print_figures, run_campaign
+
+    check_counts(cases=args.cases)
 
     figures = run_campaign(
         args.targets, args.cases, seed=args.seed, keep=args.keep, report=print_figures

@@ -29,6 +29,9 @@ def main() -> None:
     if args.contact_sheet:
         print(*write_pictures(args.contact_sheet), sep="\n")
         return
+    for name, value in (("train", args.train), ("test", args.test)):
+        if value < 0:
+            raise ValueError(f"--{name} is {value}; it must be at least 0")
     if args.train + args.test == 0:
         raise ValueError("--train and --test are both 0: there is no release without videos")
     make_release(

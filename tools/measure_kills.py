@@ -5,6 +5,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from a2d_d2.benchmark.common import check_counts
 from a2d_d2.engine.kills import Trainings, measure_kills
 from a2d_d2.utils.cli import run_tool
 from a2d_d2.utils.files import write_json
@@ -20,6 +21,7 @@ def main() -> int:
     parser.add_argument("--json", metavar="OUT", help="write the figures to this file")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs for train_net.py")
     args = parser.parse_args()
+    check_counts(kills=args.kills, kills_per_run=args.kills_per_run, steps=args.steps)
     with tempfile.TemporaryDirectory() as folder:
         trainings = Trainings(Path(args.work or folder).absolute(), args.steps, args.opts)
         result = measure_kills(

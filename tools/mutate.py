@@ -24,10 +24,12 @@ def main() -> int:
     parser.add_argument("--record", help="outcome of each mutant, for a later call (OUT.record)")
     args = parser.parse_args()
 
-    from a2d_d2.benchmark.common import machine
+    from a2d_d2.benchmark.common import check_counts, machine
     from a2d_d2.mutation.campaign import read_explanations, run_campaign, summarize
     from a2d_d2.mutation.plan import LIBRARIES, PACKAGE, planned
 
+    if args.limit is not None:
+        check_counts(limit=args.limit)
     modules = planned(args.modules)
     reasons = read_explanations(REPOSITORY / "tools" / "mutants_explained.json")
     outcomes = run_campaign(

@@ -12,10 +12,11 @@ import sys
 from pathlib import Path
 
 from a2d_d2.experiments.outputs import write_outputs
-from a2d_d2.experiments.plan import Experiment, plan_lines
+from a2d_d2.experiments.plan import BASE, Experiment, plan_lines
 from a2d_d2.experiments.runs import run_all
 from a2d_d2.experiments.systems import EQUAL_TIME, SUITES
 from a2d_d2.utils.cli import run_tool
+from a2d_d2.utils.repository import repository_path
 
 
 def main() -> int:
@@ -28,9 +29,7 @@ def main() -> int:
     parser.add_argument("--systems", nargs="+", default=[], help="of the suite, only these")
     parser.add_argument("--root", type=Path, help="folder that holds videoset.csv")
     parser.add_argument("--output", type=Path, required=True, help="folder of everything")
-    parser.add_argument(
-        "--base", default="configs/a2d_R101_FPN.yaml", help="the full model (%(default)s)"
-    )
+    parser.add_argument("--base", default=repository_path(BASE), help=f"the full model ({BASE})")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="a run for each (0)")
     parser.add_argument(
         "--hold-out",

@@ -4,6 +4,7 @@ Legend: N instances, H height, W width. HDF5 shows MATLAB's arrays with their ax
 """
 
 import csv
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,16 @@ _MAX_NUMBER = 2**31 - 1
 _MAX_ID_BYTES = 200
 # An HDF5 file cannot hold more than this many bytes per byte of its own: deflate's best is 1032.
 _MAX_RATIO = 1100
+# And no field, nor a compressed piece of one, takes more bytes than this (64 masks of 1920x1080
+# pixels in one byte each), or has more values: zeros are small in a file and large in memory.
+_MAX_BYTES = 1 << 27
+_MAX_INSTANCES = 10_000
+_MAX_VALUES = {
+    "reS_id": 1 << 24,
+    "id": _MAX_INSTANCES,
+    "reBBox": 4 * _MAX_INSTANCES,
+    "class": _MAX_INSTANCES,
+}
 # What h5py raises on files that are something else or broken, in one place or another.
 _BROKEN = (OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError)
 _BROKEN += (ArithmeticError, MemoryError, EOFError)
@@ -270,8 +281,13 @@ def _get_field(file: h5py.File, name: str) -> h5py.Dataset:
         raise ReleaseError(f"there is no {name}")
     if field.is_virtual or field.external:
         raise ReleaseError(f"{name} is stored in another file")
-    if (field.size or 0) * field.dtype.itemsize > _MAX_RATIO * file.id.get_filesize():
+    size = field.size or 0
+    if size * field.dtype.itemsize > _MAX_RATIO * file.id.get_filesize():
         raise ReleaseError(f"{name} claims {field.shape} values, more than its file can hold")
+    if size > _MAX_VALUES.get(name, size):
+        raise ReleaseError(f"{name} has {field.shape} values; {_MAX_VALUES[name]} are read at most")
+    if max(size, math.prod(field.chunks or (0,))) * field.dtype.itemsize > _MAX_BYTES:
+        raise ReleaseError(f"{name} takes more than {_MAX_BYTES >> 20} MiB")
     return field
 
 
@@ -310,7 +326,7 @@ def _assemble(
         masks = np.zeros((0, *label_map.shape), dtype=bool)
     elif masks.ndim == 2:
         masks = masks[np.newaxis]
-    if masks.ndim != 3 or not np.array_equal(masks != 0, masks):
+    if masks.ndim != 3 or not all(np.array_equal(mask != 0, mask) for mask in masks):
         raise ReleaseError("reMask is not an (N, W, H) or (W, H) array of zeros and ones")
     counts = f"{len(masks)} masks but {len(ids)} ids"
     if len(masks) > len(ids):

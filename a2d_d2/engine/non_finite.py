@@ -21,11 +21,13 @@ from a2d_d2.config import setup_cfg
 from a2d_d2.engine.checkpoint import broken_checkpoint
 from a2d_d2.engine.precision import autocast, precision
 from a2d_d2.engine.step import add_mean, parts_of, training_losses
+from a2d_d2.utils.config_files import BASE_KEY, flat_keys, read_keys
 from a2d_d2.utils.files import atomic_stream
 
 FOLDER = "non_finite"  # in OUTPUT_DIR
 # Objects of a batch, the only ones that a file to replay may hold beside tensors and numbers.
 _STRUCTURES = (Instances, Boxes, BitMasks)
+_LABEL_SPACE = "DATASETS.LABEL_SPACE"
 
 logger = logging.getLogger(__name__)
 
@@ -194,18 +196,36 @@ def replay(path: Path, config_file: str = "", opts: Sequence[str] = ()) -> tuple
         ValueError: the file is not one of those, or the model is another.
     """
     data = _read(path)
-    if config_file:
-        cfg = setup_cfg(config_file, opts)
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            stored = Path(folder, "config.yaml")
-            stored.write_text(data["config"], encoding="utf-8")
-            cfg = setup_cfg(str(stored), opts)
+    cfg = setup_cfg(config_file, opts) if config_file else _stored_cfg(data["config"], opts, path)
     model = build_model(cfg).train()
-    facts = {"step": data["step"], "what": data["what"]}
-    return facts, [
-        _replay(model, data["weights"], process, cfg, path) for process in data["processes"]
-    ]
+    try:
+        replayed = [_replay(model, data["weights"], each, cfg) for each in data["processes"]]
+    except Exception as error:  # what is no batch of this model may fail anywhere in it
+        raise ValueError(
+            f"cannot replay {path}: its weights or its batch are not those of this configuration "
+            f"({type(error).__name__}: {error}); give the training's with --config-file"
+        ) from error
+    return {"step": data["step"], "what": data["what"]}, replayed
+
+
+def _stored_cfg(text: str, opts: Sequence[str], path: Path) -> CfgNode:
+    """The configuration in a file of a batch, which opens no other file."""
+    with tempfile.TemporaryDirectory() as folder:
+        stored = Path(folder, "config.yaml")
+        stored.write_text(text, encoding="utf-8", errors="replace")
+        try:
+            keys = dict(flat_keys(read_keys(stored), stored))
+            if BASE_KEY in keys:
+                raise ValueError(f"its configuration has a {BASE_KEY}, which a training never does")
+            if keys.get(_LABEL_SPACE) and _LABEL_SPACE not in opts[::2]:
+                raise ValueError(
+                    f"its classes are in another file; if you trust it, add {_LABEL_SPACE} "
+                    f"{keys[_LABEL_SPACE]}"
+                )
+            return setup_cfg(str(stored), opts)
+        except ValueError as error:
+            message = str(error).replace(f"{folder}/", "")
+            raise ValueError(f"cannot replay {path}: {message}") from error
 
 
 def _read(path: Path) -> dict:
@@ -217,9 +237,34 @@ def _read(path: Path) -> dict:
         data = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle raises what it likes
         raise ValueError(f"cannot read {path}: it holds more than a batch") from error
-    if not isinstance(data, dict) or not {"step", "config", "weights", "processes"} <= set(data):
+    if not _is_batch(data):
         raise ValueError(f"{path} holds no batch to replay; a training writes them to {FOLDER}/")
     return data
+
+
+def _is_batch(data) -> bool:
+    """Whether a file holds what :meth:`NonFiniteSteps.skip` writes, as far as that can be seen."""
+    return (
+        _has(data, step=int, what=str, config=str, weights=dict, processes=list)
+        and data["what"] in ("loss", "gradient")
+        and _are(data["weights"], Tensor)
+        and len(data["processes"]) > 0
+        and all(
+            _has(each, clips=list, generators=dict, losses=dict) and _are(each["losses"], float)
+            for each in data["processes"]
+        )
+    )
+
+
+def _has(value, **types: type) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(k), t) for k, t in types.items())
+
+
+def _are(values: dict, of: type) -> bool:
+    return all(
+        isinstance(name, str) and name.isprintable() and isinstance(value, of)
+        for name, value in values.items()
+    )
 
 
 def _replay(
@@ -227,12 +272,8 @@ def _replay(
     weights: Mapping[str, Tensor],
     process: Mapping,
     cfg: CfgNode,
-    path: Path,
 ) -> Replayed:
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"the weights of {path} are of another model than this config") from error
+    model.load_state_dict(weights)
     model.zero_grad()
     set_generators(process["generators"])
     found, gradients = [], []

@@ -3,6 +3,7 @@
 import functools
 import io
 import logging
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,13 @@ from a2d_d2.utils.untrusted import check_size
 
 # Below this number of frames, starting processes takes longer than scoring.
 _FEW_FRAMES = 100
+
+
+def check_thresholds(**thresholds: float) -> None:
+    """ValueError when a threshold is no number, which no score reaches; names its option."""
+    for name, value in thresholds.items():
+        if math.isnan(value):
+            raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be a number")
 
 
 def evaluate_files(
@@ -65,6 +73,8 @@ def evaluate_files(
         ValueError: neither results are given, or not those of the protocol, or one of the files is
             missing or wrong; names the file, or the video and frame.
     """
+    thresholds = {"actor_threshold": actor_threshold, "action_threshold": action_threshold}
+    check_thresholds(**thresholds)
     rules = get_protocol(protocol)
     logger = logging.getLogger(__name__)
     if predictions is None and not rules.label_maps:
@@ -110,7 +120,6 @@ def evaluate_files(
         )
         for key in sorted(frames)
     ]
-    thresholds = {"actor_threshold": actor_threshold, "action_threshold": action_threshold}
     score = functools.partial(
         _score_files,
         protocol=protocol,

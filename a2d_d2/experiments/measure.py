@@ -35,6 +35,7 @@ from a2d_d2.experiments.records import (
 )
 from a2d_d2.label_space import LabelSpace
 from a2d_d2.utils.parallel import parallel_map
+from a2d_d2.utils.repository import repository_name
 from a2d_d2.visualization.training_log import read_training_log
 
 NUM_SHOWN = 8  # frames of the qualitative grid
@@ -63,7 +64,7 @@ def make_record(experiment: Experiment, run: Run, *, progress: bool = True) -> d
         "seed": run.seed,
         "experiment": experiment.digest,
         "digest": experiment.run_digest(run),
-        "base": experiment.base,
+        "base": repository_name(experiment.base),
         "options": system.options(),
         "user_options": without_places(experiment.options),
         "weights_of": system.weights_of or None,

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import cv2
 
+from a2d_d2.evaluation.predictions import parse_entries
 from a2d_d2.experiments.figures import qualitative_picture, zero_shot_picture
 from a2d_d2.experiments.page import render_experiment
 from a2d_d2.experiments.records import read_records
 from a2d_d2.experiments.results import summarize_records
+from a2d_d2.experiments.systems import all_systems
 from a2d_d2.experiments.tables import tables_markdown
+from a2d_d2.label_space import LabelSpace
 from a2d_d2.utils.files import write_json, write_text
 from a2d_d2.visualization.canvas import data_uri, to_picture, write_picture
 
@@ -53,9 +56,18 @@ def write_outputs(output: Path, root: Path | None) -> Path:
 def _records(output: Path) -> list[dict]:
     path = output / "results.json"
     if (output / "records").is_dir() or not path.exists():
-        return read_records(output / "records")
+        return read_records(output / "records", _check)
     try:
         systems = json.loads(path.read_text(encoding="utf-8"))["systems"].values()
         return [record for system in systems for record in system["records"]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} holds no results; delete it") from error
+
+
+def _check(record: dict) -> None:
+    """Makes of one record what is made of all."""
+    render_experiment(summarize_records([record]), None, None)
+    dict(record["figures"]["official"]["per_class"]["detection"]["joint"])
+    system = all_systems(LabelSpace.from_dict(record["label_space"])).get(record["system"])
+    if system is not None and system.is_shown:
+        parse_entries(list(enumerate(record["shown"])), LabelSpace.from_dict(record["label_space"]))

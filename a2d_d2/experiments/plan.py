@@ -1,6 +1,7 @@
 """Which runs a suite needs, and the commands of each: ordinary calls of train_net.py."""
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,10 @@ from a2d_d2.experiments.systems import System, all_systems, suite_systems
 from a2d_d2.label_space import LabelSpace
 from a2d_d2.utils.repository import repository_path
 
+# The full model, when no base is given.
+BASE = "configs/a2d_R101_FPN.yaml"
+# Words of a launcher that take train_net.py as it is: "torchrun", "python -m some.launcher".
+_RUNS_SCRIPTS = re.compile(r"torchrun|python[\d.]*")
 # Keys that the runner sets itself, and what sets them.
 _TAKEN = {
     "OUTPUT_DIR": "--output",
@@ -51,7 +56,8 @@ class Experiment:
         seeds: one run of every system for each.
         hold_out: K of DATASETS.HOLD_OUT; with 0 nothing is chosen and defaults are used.
         options: KEY VALUE pairs of the user, for every run.
-        launcher: words before each train_net.py command.
+        launcher: words before each train_net.py command; without a Python or torchrun among them,
+            this Python comes last.
     """
 
     root: Path
@@ -70,6 +76,14 @@ class Experiment:
                 raise ValueError(f"{key} cannot be given here: it is set by {_TAKEN[key]}")
         if min(self.seeds, default=-1) < 0 or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"--seeds must be different numbers from 0 up, not {self.seeds}")
+        if self.hold_out < 0:
+            raise ValueError(f"--hold-out is {self.hold_out}; it must be at least 0 (none)")
+        try:
+            shlex.split(self.launcher)
+        except ValueError as error:
+            raise ValueError(
+                f"--launcher {self.launcher} cannot be split into words: {error}"
+            ) from error
 
     # ---------------------------------------------------------------- settings
 
@@ -228,7 +242,7 @@ class Experiment:
 
     def _train_net(self, mode: str) -> list[str]:
         prefix = shlex.split(self.launcher)
-        if not any(os.path.basename(word) == "torchrun" for word in prefix):
+        if not any(_RUNS_SCRIPTS.fullmatch(os.path.basename(word)) for word in prefix):
             prefix.append(sys.executable)
         return [*prefix, repository_path("train_net.py"), "--config-file", self.base, mode]
 

@@ -9,7 +9,7 @@ import importlib.metadata
 import json
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -37,6 +37,13 @@ _PLACE_KEYS = (
     "MODEL.DEVICE",
     "DATALOADER.NUM_WORKERS",
 )
+# What every record has.
+_PARTS = {
+    **dict.fromkeys(("system", "experiment", "digest", "base"), str),
+    "seed": int,
+    **dict.fromkeys(("label_space", "data", "figures", "config", "training", "machine"), dict),
+}
+_REMEDY = "copy it again, or delete it and run the experiments again"
 # The real A2D: training and test videos.
 _A2D_VIDEOS = (3036, 746)
 
@@ -172,20 +179,35 @@ def read_record(path: Path) -> dict:
         raise ValueError(
             f"{path} was written by another version of a2d_d2; make it again elsewhere"
         )
+    wrong = [name for name, kind in _PARTS.items() if not isinstance(record.get(name), kind)]
+    if wrong:
+        raise ValueError(f"{path} is no whole record of a run ({wrong[0]}); {_REMEDY}")
     return record
 
 
-def read_records(folder: Path) -> list[dict]:
+def read_records(folder: Path, check: Callable[[dict], object] | None = None) -> list[dict]:
     """All records of a folder, by system and seed.
 
+    Args:
+        folder: of the files.
+        check: does with each record alone what is to be done with all; what is not whole makes it
+            fail.
+
     Raises:
-        ValueError: there is none, or two were made with different settings.
+        ValueError: there is none, one is not whole, or two were made with different settings.
     """
     paths = sorted(folder.glob("*.json"))
     if not paths:
         raise ValueError(f"{folder} holds no record; run the experiments first")
     records = [read_record(path) for path in paths]
     for path, record in zip(paths, records, strict=True):
+        try:
+            if check is not None:
+                check(record)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise ValueError(
+                f"{path} is no whole record of a run ({error!r}); {_REMEDY}"
+            ) from error
         if record["experiment"] != records[0]["experiment"]:
             raise ValueError(
                 f"{path} and {paths[0].name} were made with different settings (base, options, "

@@ -44,7 +44,10 @@ def run_all(experiment: Experiment, runs: Sequence[Run]) -> list[str]:
         return []
     failures = []
     with _lock(experiment.output) as lock:
-        progress = _SuiteBar([experiment.training_steps(run) for run in waiting])
+        recorded = [run for run in runs if run not in waiting]
+        progress = _SuiteBar(
+            [experiment.training_steps(run) for run in (*recorded, *waiting)], len(recorded)
+        )
         with progress:
             _prepare(experiment, lock)
             for run in waiting:
@@ -170,18 +173,30 @@ def _claim(experiment: Experiment, folder: Path, run: Run) -> None:
 
 
 class _SuiteBar:
-    """One bar over the training steps of all runs, with the run and its stage beside it."""
+    """One bar over the training steps of all runs, with the run and its stage beside it.
 
-    def __init__(self, steps: Sequence[int]):
+    Args:
+        steps: of each run.
+        done: number of runs, the first ones, that earlier calls did: they count in the progress,
+            and not in the speed, of which the time left follows.
+    """
+
+    def __init__(self, steps: Sequence[int], done: int = 0):
         self.steps = steps
-        self.number = 0
+        self.number = done
         self.bar = None
         self.log = LogReader()
         self.training = None
         self.is_new = True
 
     def __enter__(self):
-        self.bar = tqdm(total=sum(self.steps), unit="step", smoothing=0.1, dynamic_ncols=True)
+        self.bar = tqdm(
+            total=sum(self.steps),
+            initial=sum(self.steps[: self.number]),
+            unit="step",
+            smoothing=0.1,
+            dynamic_ncols=True,
+        )
         return self
 
     def __exit__(self, *_):
@@ -201,9 +216,8 @@ class _SuiteBar:
         if not self.log.read(line):
             return
         if self.log.stage == "training":
-            if self.is_new and self.log.start:  # steps of an earlier call say nothing of the speed
-                self._move(self.log.start)
-                self.bar.last_print_n, self.bar.last_print_t = self.bar.n, time.time()
+            if self.is_new and self.log.start:
+                self._skip(self.log.start)
             self.is_new = False
             done = self.log.done
             if (self.training / "actor_stage" / "model_final.pth").exists():
@@ -217,12 +231,23 @@ class _SuiteBar:
         self.bar.set_postfix_str(text)
 
     def end(self) -> None:
-        self._move(self.steps[self.number - 1])
+        self._skip(self.steps[self.number - 1])
         self.note("")
 
     def say(self, text: str) -> None:
         self.bar.write(text, file=sys.stderr)
 
     def _move(self, done: int) -> None:
+        self.bar.update(self._place(done) - self.bar.n)
+
+    def _skip(self, done: int) -> None:
+        """Moves over steps that were not done now: they say nothing of the speed."""
+        place = self._place(done)
+        self.bar.initial += place - self.bar.n
+        self.bar.n = self.bar.last_print_n = place
+        self.bar.last_print_t = time.time()
+        self.bar.refresh()
+
+    def _place(self, done: int) -> int:
         before = sum(self.steps[: self.number - 1])
-        self.bar.update(before + min(done, self.steps[self.number - 1]) - self.bar.n)
+        return before + min(done, self.steps[self.number - 1])

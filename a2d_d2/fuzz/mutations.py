@@ -260,6 +260,17 @@ def annotation_files(draw: DrawFn) -> bytes:
     return draw(damaged([data])) if draw(st.booleans()) else data
 
 
+def large_annotation(name: str) -> bytes:
+    """A small file whose field ``name`` is 50 million compressed zeros."""
+    stream = io.BytesIO()
+    with h5py.File(stream, "w") as file:
+        fields = {"reS_id": (8, 8), "reMask": (1, 8, 8), "id": (1, 1), "reBBox": (4, 1)}
+        for field, shape in fields.items():
+            shape = (*shape[:-1], 50_000_000 // shape[0]) if field == name else shape
+            file.create_dataset(field, data=np.zeros(shape, dtype="u1"), compression=9)
+    return stream.getvalue()
+
+
 @st.composite
 def _arrays(draw: DrawFn, array: np.ndarray) -> np.ndarray:
     shape = array.shape

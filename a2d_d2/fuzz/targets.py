@@ -92,6 +92,7 @@ class Annotations(Target):
         self.path = self.folder / "00001.mat"
         files = sorted((self.release / "Annotations/mat").rglob("*.mat"))
         self.files = [path.read_bytes() for path in files[:4]]
+        self.files += map(mutations.large_annotation, ("id", "reBBox"))
 
     def cases(self):
         return mutations.annotation_files() | mutations.damaged(self.files)
@@ -492,6 +493,9 @@ class Checkpoints(Target):
             )
             self.files.append(stream.getvalue())
         self.files.append(b"cos\nsystem\n(S'exit 1'\ntR.")
+        function, (_, *rest) = np.zeros(1 << 18, dtype=np.uint8).__reduce_ex__(5)
+        call = function, bytes(1 << 18), *rest
+        self.files.append(pickle.dumps({str(i): _Reduced(*call) for i in range(3000)}))
 
     def cases(self):
         return mutations.damaged(self.files)
@@ -504,6 +508,16 @@ class Checkpoints(Target):
             load_weights(self.model, "MODEL.WEIGHTS", str(path))
         finally:
             path.unlink()
+
+
+class _Reduced:
+    """Pickled as a call."""
+
+    def __init__(self, function: Callable, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
 
 
 class Pages(Target):

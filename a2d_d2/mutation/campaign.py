@@ -227,9 +227,12 @@ def _read_record(record: Path) -> dict[str, dict]:
     if not record.exists():
         return {}
     try:
-        return json.loads(record.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{record} is no record of mutants ({error}); remove it") from error
+        known = json.loads(record.read_text(encoding="utf-8"))
+        for one in known.values():
+            one["digest"], one["seconds"] + 0.0, dict(one["outcomes"])
+        return known
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{record} is no record of mutants ({error!r}); remove it") from error
 
 
 def read_explanations(path: Path) -> dict[str, str]:
@@ -244,7 +247,7 @@ def read_explanations(path: Path) -> dict[str, str]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
         reasons = {entry["id"]: entry["reason"].strip() for entry in entries}
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f'{path} is not a list of {{"id", "module", "diff", "reason"}} ({error!r})'
         ) from error

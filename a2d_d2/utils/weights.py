@@ -69,7 +69,7 @@ def load_pickle(path: str | os.PathLike) -> dict:
     """
     try:
         with open(path, "rb") as stream:
-            value = _Unpickler(_Stream(stream), encoding="latin1").load()
+            value = _Unpickler(_Stream(stream)).load()
         if not isinstance(value, dict):
             raise ValueError("it holds no dict")
         return _arrays(value, {})
@@ -193,6 +193,21 @@ class _Unpickler(pickle._Unpickler):
 
     dispatch = dict(pickle._Unpickler.dispatch)
 
+    def __init__(self, stream: _Stream):
+        super().__init__(stream, encoding="latin1")
+        # Bytes that its arrays may be made of. In a sound file each has its own, twice with the
+        # older protocols; one that refers to the same bytes again and again could ask for any.
+        self.left = 4 * stream.size + 1024
+
+    def _spend(self, values: tuple) -> None:
+        for value in values:
+            if isinstance(value, str | bytes | bytearray):
+                self.left -= len(value)
+            elif isinstance(value, list | tuple | dict):
+                self.left -= 8 * len(value)
+        if self.left < 0:
+            raise pickle.UnpicklingError("it is made of more than the file holds")
+
     def find_class(self, module: str, name: str) -> Callable:
         if (module, name) not in _KNOWN:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not loaded")
@@ -203,12 +218,14 @@ class _Unpickler(pickle._Unpickler):
         function = self.stack[-1]
         if not any(function is known for known in _KNOWN.values()) or function is _Name:
             raise pickle.UnpicklingError("it calls something that is no function of arrays")
+        self._spend(arguments)
         self.stack[-1] = function(*arguments)
 
     def _build(self):
         state = self.stack.pop()
         if not isinstance(self.stack[-1], _Array | _Dtype):
             raise pickle.UnpicklingError("it changes something that is no array")
+        self._spend(state)
         self.stack[-1].set_state(state)
 
     def _setitem(self):

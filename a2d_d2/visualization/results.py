@@ -18,6 +18,7 @@ from a2d_d2.evaluation.predictions import (
     read_predictions,
 )
 from a2d_d2.evaluation.rasterize import ACTION_THRESHOLD, ACTOR_THRESHOLD, rasterize_instances
+from a2d_d2.evaluation.score_files import check_thresholds
 from a2d_d2.label_space import LabelSpace
 from a2d_d2.utils.files import write_text
 from a2d_d2.utils.parallel import parallel_map
@@ -73,12 +74,13 @@ def make_report(
         ValueError: an input is missing or wrong; names the file, or the video and frame.
     """
     check_flow_method(flow_method)
+    thresholds = {"actor_threshold": actor_threshold, "action_threshold": action_threshold}
+    check_thresholds(**thresholds)
     metrics = read_metrics(metrics_file) if metrics_file else {}
     training = read_training_log(training_file) if training_file else {}
     frames = read_predictions(predictions_file, label_space)
     records = load_release(root, split, label_space, progress=progress)
     predictions = _align(frames, records, label_space, predictions_file, split)
-    thresholds = {"actor_threshold": actor_threshold, "action_threshold": action_threshold}
     compare = functools.partial(_compare, label_space=label_space, thresholds=thresholds)
     scores = list(
         parallel_map(

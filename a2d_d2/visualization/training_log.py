@@ -27,7 +27,8 @@ def read_training_log(path: str | os.PathLike) -> dict[str, Curve]:
         Scalar's name to its curve, in order of names.
 
     Raises:
-        ValueError: a line other than the last is not a JSON object with an iteration; names it.
+        ValueError: a line other than the last, or the only one, is not a JSON object with an
+            iteration; names it.
     """
     with open(path, encoding="utf-8", errors="replace") as stream:
         lines = [(number, line) for number, line in enumerate(stream, 1) if line.strip()]
@@ -44,7 +45,7 @@ def read_training_log(path: str | os.PathLike) -> dict[str, Curve]:
             ArithmeticError,
             RecursionError,
         ) as error:
-            if number == lines[-1][0]:
+            if number == lines[-1][0] and len(lines) > 1:
                 break
             raise ValueError(
                 f"{path}: line {number} is not a line of Detectron2's metrics.json (one JSON "

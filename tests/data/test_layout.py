@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
+from a2d_d2.data import layout
 from a2d_d2.data.layout import (
     FrameAnnotation,
     ReleaseError,
@@ -404,6 +405,28 @@ def test_an_annotation_that_claims_what_cannot_be(tmp_path, changes, words):
     assert read_annotation(write_fields(tmp_path / "good.mat")).joint_ids == [77]
     path = write_fields(tmp_path / "bad.mat", **changes)
     with pytest.raises(ReleaseError, match=rf"bad\.mat.*{words}"):
+        read_annotation(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "chunks", "words"),
+    [
+        ("id", (1, 10**7), True, "10000 are read at most"),
+        ("reBBox", (4, 10**7), True, "40000 are read at most"),
+        ("class", (1, 10**7), True, "10000 are read at most"),
+        ("reS_id", (2**13, 2**12), True, "16777216 are read at most"),
+        ("reMask", (2**8, 2**10, 2**10), (1, 2**10, 2**10), "more than 128 MiB"),
+        ("id", (1, 1), (1, 2**28), "more than 128 MiB"),
+    ],
+)
+def test_compressed_zeros_are_not_read(tmp_path, monkeypatch, name, shape, chunks, words):
+    path = write_fields(tmp_path / "bad.mat")
+    with h5py.File(path, "a") as file:
+        if name in file:
+            del file[name]
+        file.create_dataset(name, shape, "u1", chunks=chunks, maxshape=[None] * len(shape))
+    monkeypatch.setattr(layout, "_MAX_RATIO", 2**30)  # as if the zeros were really there
+    with pytest.raises(ReleaseError, match=rf"bad\.mat: {name} .*{words}"):
         read_annotation(path)
 
 

@@ -121,6 +121,38 @@ def test_replay_finds_a_weight(replay_toy):
     assert found.weights == ["norm.weight"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"config": 5}, "no batch to replay"),
+        ({"what": None}, "no batch to replay"),
+        ({"weights": [1], "processes": []}, "no batch to replay"),
+        ({"weights": {"linear.weight": 3}}, "no batch to replay"),
+        ({"processes": 7}, "no batch to replay"),
+        ({"processes": [{"clips": 5}]}, "no batch to replay"),
+        ({"processes": [{"clips": [], "generators": {}, "losses": {}}]}, "KeyError"),
+        ({"config": "_BASE_: /etc/passwd"}, "_BASE_, which a training never does"),
+        ({"config": "DATASETS: {LABEL_SPACE: /etc/x}"}, "add DATASETS.LABEL_SPACE /etc/x"),
+        ({"config": "MODEL: {WEIGHT: x}"}, "bad configuration file config.yaml: there is no key"),
+        ({"weights": {}}, "not those of this configuration .RuntimeError"),
+    ],
+)
+def test_an_altered_file_is_refused_in_a_line_and_opens_no_other(replay_toy, changes, words):
+    path = replay_toy(toy.batch(NAN))
+    torch.save(torch.load(path, weights_only=False) | changes, path)
+    with pytest.raises(ValueError, match=f"{path}.*{words}"):
+        replay(path)
+
+
+def test_a_batch_of_something_else_is_refused(replay_toy):
+    path = replay_toy(toy.batch(NAN))
+    data = torch.load(path, weights_only=False)
+    data["processes"][0]["clips"] = [{"x": "text"}]
+    torch.save(data, path)
+    with pytest.raises(ValueError, match=f"{path}.*its batch are not those"):
+        replay(path)
+
+
 def test_generators_are_set_back():
     import random
 

@@ -1,6 +1,7 @@
 """Which runs there are, and their commands."""
 
 import shlex
+import subprocess
 import sys
 
 import pytest
@@ -8,10 +9,11 @@ import pytest
 from a2d_d2 import config
 from a2d_d2.config import setup_cfg
 from a2d_d2.experiments import records
-from a2d_d2.experiments.plan import plan_lines
+from a2d_d2.experiments.plan import BASE, plan_lines
 from a2d_d2.experiments.records import without_places
 from a2d_d2.experiments.systems import CONFIGS, all_systems, suite_systems
 from a2d_d2.label_space import LabelSpace
+from a2d_d2.utils.repository import REPOSITORY, repository_name, repository_path
 
 A2D = LabelSpace.a2d()
 ZERO_SHOT = {f"zero_shot-{actor}" for actor in A2D.actors}
@@ -147,6 +149,11 @@ def test_nothing_held_out_leaves_the_test_videos_alone_in_training(make_experime
         ("srun -N1 --gres 'gpu:1 x'", ["srun", "-N1", "--gres", "gpu:1 x", sys.executable]),
         ("torchrun --nproc-per-node=8", ["torchrun", "--nproc-per-node=8", "train_net.py"]),
         ("srun /opt/bin/torchrun", ["srun", "/opt/bin/torchrun", "train_net.py"]),
+        (
+            "python -m torch.distributed.run",
+            ["python", "-m", "torch.distributed.run", "train_net.py"],
+        ),
+        ("srun /opt/python3.11 -u", ["srun", "/opt/python3.11", "-u", "train_net.py"]),
     ],
 )
 def test_launchers(make_experiment, launcher, words):
@@ -167,6 +174,8 @@ def test_launchers(make_experiment, launcher, words):
         ({"options": ("SOLVER.MAX_ITER",)}, "KEY VALUE pairs are wanted, got SOLVER.MAX_ITER"),
         ({"seeds": (1, 1)}, "different numbers"),
         ({"seeds": (-1,)}, "from 0 up"),
+        ({"hold_out": -5}, "--hold-out is -5; it must be at least 0"),
+        ({"launcher": "srun 'a"}, "--launcher srun 'a cannot be split into words: No closing"),
     ],
 )
 def test_mistakes_are_named(make_experiment, changes, words):
@@ -219,3 +228,17 @@ def test_a_key_that_a_later_version_adds_leaves_digests_alone(make_experiment, m
 def test_a_record_keeps_no_option_that_is_a_place():
     options = ["INPUT.CLIP.CACHE", "somewhere", "SOLVER.MAX_ITER", "9", "MODEL.DEVICE", "cuda"]
     assert without_places(options) == ["SOLVER.MAX_ITER", "9"]
+
+
+def test_the_default_base_is_found_from_any_folder(tiny_release, tmp_path, monkeypatch):
+    for folder, base in ((REPOSITORY, BASE), (tmp_path, str(REPOSITORY / BASE))):
+        monkeypatch.chdir(folder)
+        found = repository_path(BASE)
+        assert found == base
+        assert repository_name(found) == BASE  # what records say
+    assert repository_name(str(tmp_path / "own.yaml")) == str(tmp_path / "own.yaml")
+    command = [sys.executable, REPOSITORY / "tools/run_experiments.py", "--dry-run"]
+    command += ["--suite", "table1", "--root", tiny_release, "--output", tmp_path / "out"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"--config-file {REPOSITORY / BASE} --resume" in done.stdout

@@ -236,3 +236,23 @@ def test_the_page_holds_everything_and_nothing_from_outside(make_record):
     assert 'id="zero-shot"' in text and 'id="frames"' not in text
     assert "http" not in text and "<script" not in text and "<link" not in text
     assert "not comparable with the measured ones" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"figures": None}, "figures"),
+        ({"seed": "0"}, "seed"),
+        ({"figures": {}}, "KeyError\\('official'\\)"),
+        ({"training": {"steps": 5}}, "KeyError\\('seconds_of_steps'\\)"),
+        ({"validation": [1]}, "AttributeError"),
+        ({"shown": [{}]}, "KeyError\\('video_id'\\)"),
+    ],
+)
+def test_a_record_that_is_not_whole_is_named(make_record, tmp_path, changes, words):
+    write_record(tmp_path / "records", make_record("full", 1))
+    assert write_outputs(tmp_path, None).exists()
+    write_record(tmp_path / "records", make_record("full", **changes))
+    path = tmp_path / "records" / "full-seed0.json"
+    with pytest.raises(ValueError, match=f"{path} is no whole record .*{words}.*copy it again"):
+        write_outputs(tmp_path, None)

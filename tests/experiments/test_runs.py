@@ -181,3 +181,29 @@ def test_the_bar_counts_the_steps_of_all_runs(tmp_path):
         assert bar.bar.postfix == "evaluating 3/9"
         bar.end()
         assert bar.bar.n == 30
+
+
+def test_what_earlier_calls_did_counts_but_not_in_the_speed(tmp_path):
+    bar = runs._SuiteBar([10, 20, 30], 1)
+    with bar:
+        assert (bar.bar.n, bar.bar.initial, bar.bar.total) == (10, 10, 60)
+        bar.begin("b")
+        assert bar.bar.desc.startswith("run 2/3 (b)")
+        bar.follow(tmp_path)
+        bar.read("  MAX_ITER: 20")
+        bar.read("Starting training from iteration 15")
+        bar.read("eta: 0:00:01  iter: 17  total_loss: 4.25  loss_cls: 1")
+        assert (bar.bar.n, bar.bar.n - bar.bar.initial) == (28, 3)
+
+
+def test_a_second_call_shows_the_progress_of_all_runs(make_experiment, commands, capsys):
+    experiment = make_experiment(seeds=(0, 1))
+    commands.failing = {"train no_flow"}
+    plan = experiment.plan("table3", ["full", "no_flow"])
+    assert len(run_all(experiment, plan)) == 2
+    commands.failing = set()
+    capsys.readouterr()
+    assert run_all(experiment, plan) == []
+    shown = capsys.readouterr().err
+    assert "run 3/4 (no_flow, seed 0)" in shown and "run 4/4 (no_flow, seed 1)" in shown
+    assert "4/8" in shown and "8/8" in shown

@@ -225,3 +225,13 @@ def test_broken_reasons_are_named(text, tmp_path):
     path.write_text(text)
     with pytest.raises(ValueError, match=r"reasons\.json"):
         read_explanations(path)
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xff\xfe", b"[1]", b'{"m.py": {"outcomes": 5}}', b'{"m.py": 1}']
+)
+def test_a_broken_record_is_named(data, toy):
+    _, _, record = toy
+    record.write_bytes(data)
+    with pytest.raises(ValueError, match=f"{record} is no record of mutants .*; remove it"):
+        campaign(toy)

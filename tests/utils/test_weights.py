@@ -1,7 +1,10 @@
 """Checkpoints are data: the same arrays as pickle and torch give, and no call of anything else."""
 
+import codecs
 import os
 import pickle
+import tracemalloc
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -81,6 +84,33 @@ def test_pickles_that_are_refused(tmp_path, data):
         return
     with pytest.raises(ValueError, match="not a pickle of arrays"):
         load_pickle(path)
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_many_arrays_of_the_same_bytes_are_refused(tmp_path, protocol):
+    """A file of a megabyte that would take a gigabyte."""
+    path, array = tmp_path / "zoo.pkl", np.zeros(1 << 20, dtype=np.uint8)
+    if protocol == 4:
+        function, (_, *rest) = array.__reduce_ex__(5)
+        call = function, array.tobytes(), *rest
+    else:
+        call = codecs.encode, "\0" * array.size, "latin1"
+    path.write_bytes(pickle.dumps({str(i): _Call(*call) for i in range(1000)}, protocol))
+    assert path.stat().st_size < 1.1 * array.size
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="made of more than the file holds"):
+        load_pickle(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 * array.size
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_many_small_arrays_are_not_refused(tmp_path, protocol):
+    path = tmp_path / "zoo.pkl"
+    arrays = {str(i): np.full((1,) * (i % 5), i % 2, dtype="?") for i in range(5000)}
+    path.write_bytes(pickle.dumps(OrderedDict(arrays), protocol))
+    assert_same(load_pickle(path), arrays)
 
 
 @pytest.mark.parametrize("suffix", [".pkl", ".pth", ".pyth"])

@@ -59,6 +59,13 @@ def test_broken_line_in_the_middle_is_named(tmp_path):
         read_training_log(path)
 
 
+def test_a_log_of_junk_alone_is_named(tmp_path):
+    path = tmp_path / "metrics.json"
+    path.write_bytes(b"\x00\xff\x93junk")
+    with pytest.raises(ValueError, match=f"{path}: line 1 is not a line"):
+        read_training_log(path)
+
+
 def test_empty_log(tmp_path):
     path = tmp_path / "metrics.json"
     path.write_text("")
