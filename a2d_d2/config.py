@@ -1,10 +1,12 @@
 """Configuration keys of the project, and the one function that sets a configuration up."""
 
+import logging
 import os
 
 import torch
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
+from detectron2.utils import comm
 
 from a2d_d2.config_values import check_values
 from a2d_d2.data.registration import register_release
@@ -18,6 +20,8 @@ from a2d_d2.utils.config_files import (
     merge_options,
     read_keys,
 )
+
+logger = logging.getLogger(__name__)
 
 
 def add_a2d_config(cfg: CN) -> None:
@@ -162,7 +166,8 @@ def setup_cfg(config_file: str = "", opts: list[str] = ()) -> CN:
 
     Defaults, then ``config_file`` (with its ``_BASE_``), then ``opts`` (KEY VALUE pairs). The class
     counts are set from the label space, ``a2d_train``, ``a2d_val`` and ``a2d_test`` registered
-    under ``DATASETS.ROOT``, and MODEL.DEVICE falls back to the CPU where there is no GPU.
+    under ``DATASETS.ROOT``, and MODEL.DEVICE falls back to the CPU where there is no GPU, which
+    the log says.
 
     Raises:
         ValueError: names the wrong key, the file or option that holds it and the nearest key, or
@@ -188,10 +193,22 @@ def setup_cfg(config_file: str = "", opts: list[str] = ()) -> CN:
         raise ValueError(
             f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, which is no device; use cuda or cpu"
         ) from error
-    if not torch.cuda.is_available():
+    if not torch.cuda.is_available() and cfg.MODEL.DEVICE != "cpu":
+        if comm.is_main_process():
+            logger.info("MODEL.DEVICE is %s; there is no GPU: on the CPU", cfg.MODEL.DEVICE)
         cfg.MODEL.DEVICE = "cpu"
     cfg.freeze()
     return cfg
+
+
+def check_device(device: str) -> None:
+    """ValueError unless this machine has the device, which somebody asked for."""
+    there = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    there = ["cpu", *(["cuda", *there] if there else [])]
+    if device not in there:
+        raise ValueError(
+            f"device is {device}, which this machine does not have; use {' or '.join(there)}"
+        )
 
 
 def system_options(path: str | os.PathLike) -> list[str]:

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from a2d_d2.config import setup_cfg
+from a2d_d2.config import check_device, setup_cfg
 from a2d_d2.inference.source import VideoSource
 from a2d_d2.inference.streaming import StreamingPredictor
 from a2d_d2.inference.tracks import Track, TrackedInstance, Tracker, track_color
@@ -193,6 +193,11 @@ class VideoPrediction(Iterator[VideoFrame]):
         self._frames.close()
 
     @property
+    def problem(self) -> str | None:
+        """After the last frame, one line on what of the video was lost, or None."""
+        return self._source.problem
+
+    @property
     def tracks(self) -> tuple[ActorTrack, ...]:
         """The tracks by ``track_id``: of the whole video after its last frame, until then so far.
 
@@ -280,6 +285,7 @@ class ActorActionPredictor:
         if weights:
             values["MODEL.WEIGHTS"] = str(weights)
         if device:
+            check_device(device)
             values["MODEL.DEVICE"] = device
         values |= options or {}
         opts = [x for pair in values.items() for x in pair]
@@ -292,7 +298,7 @@ class ActorActionPredictor:
             self.label_space,
             score_threshold=score_threshold,
             smoothing=smoothing,
-            min_length=min_track_length,
+            min_track_length=min_track_length,
         )
         self._make_tracker()  # says what is wrong before a model is built
         if min_track_length > 1 and not tracking:

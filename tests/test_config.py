@@ -4,12 +4,13 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 
 from a2d_d2 import config
-from a2d_d2.config import add_a2d_config, setup_cfg, system_options
+from a2d_d2.config import add_a2d_config, check_device, setup_cfg, system_options
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "configs").rglob("*.yaml"))
@@ -86,6 +87,24 @@ def test_a_wrong_key_in_a_file_names_the_file(tmp_path):
 def test_a_missing_config_file_is_named():
     with pytest.raises((ValueError, OSError), match="nowhere.yaml"):
         setup_cfg("nowhere.yaml")
+
+
+def test_a_device_that_is_not_there_is_said(monkeypatch):
+    said = []
+    monkeypatch.setattr(config.logger, "info", lambda text, *values: said.append(text % values))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert setup_cfg("", ["MODEL.DEVICE", "cpu"]).MODEL.DEVICE == "cpu" and not said
+    assert setup_cfg("", ["MODEL.DEVICE", "cuda:1"]).MODEL.DEVICE == "cpu"
+    assert said == ["MODEL.DEVICE is cuda:1; there is no GPU: on the CPU"]
+    check_device("cpu")
+    for device in ("cuda", "cuda:7", "mps", "gpu"):
+        with pytest.raises(ValueError, match=f"device is {device}, .* not have; use cpu$"):
+            check_device(device)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    check_device("cuda:1")
+    with pytest.raises(ValueError, match="cuda:2, .*; use cpu or cuda or cuda:0 or cuda:1"):
+        check_device("cuda:2")
 
 
 def test_held_out_videos_are_a_data_set_of_their_own(tiny_release):

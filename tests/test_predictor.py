@@ -109,6 +109,17 @@ def test_a_path_is_decoded_with_its_times(make_predictor, frames, video_file):
         assert np.abs(results[3].frame.astype(int) - frames[3]).mean() < 20
 
 
+def test_what_was_lost_is_known_in_the_end(make_predictor, frames, tmp_path):
+    for i, frame in enumerate(frames[:3]):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), frame)
+    (tmp_path / "1.png").write_bytes(b"no image")
+    video = make_predictor().predict(tmp_path)
+    assert len(list(video)) == 2
+    assert video.problem.startswith("1 frame could not be decoded")
+    video = make_predictor().predict(frames)
+    assert len(list(video)) == 6 and video.problem is None
+
+
 def test_actors_below_the_threshold_are_left_out(make_predictor, frames):
     everything = list(make_predictor().predict(frames))
     scores = sorted(x.score for frame in everything for x in frame.actors)
@@ -272,7 +283,7 @@ def test_weights_options_and_device(config, frames, small_model, tmp_path):
 
 
 def test_mistakes_are_named(config, make_predictor, tmp_path):
-    with pytest.raises(ValueError, match=r"INPUT\.CLIP\.STRIED"):
+    with pytest.raises(ValueError, match=r"^bad option: there is no key INPUT\.CLIP\.STRIED"):
         make_predictor(options={"INPUT.CLIP.STRIED": 2})
     with pytest.raises(ValueError, match="smoothing is -1"):
         make_predictor(tracking=True, smoothing=-1)
@@ -306,8 +317,12 @@ def test_the_threshold_is_that_of_the_configuration(make_predictor, config, fram
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"score_threshold": 5}, {"smoothing": -3}, {"device": "foo"}], ids=str
+    "wrong",
+    [{"score_threshold": 5}, {"score_threshold": "x"}, {"smoothing": -3}, {"smoothing": "x"}]
+    + [{"device": "foo"}, {"device": "cuda:99"}],
+    ids=str,
 )
 def test_wrong_arguments_are_named(make_predictor, wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong)).upper() + "|" + next(iter(wrong))):
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=f"{name} is {value}"):
         make_predictor(**wrong)

@@ -11,8 +11,8 @@ fixed, the number of frames, of detections and the values are not.
 ``images`` are uint8 (F, 3, h, w) BGR and ``flow`` float32 (F, 3, h, w), x, y and magnitude in
 pixels per frame, left out without the flow stream: frames and flow resized to ``input_size`` as
 Detectron2 does it. ``neighbours`` is int64 (1, V): positions in F of the frames around the key
-frame, itself in the middle, -1 where there is none. What is given in another shape, or points
-outside F, is refused with an error. Detections are in pixels of ``frame_size``.
+frame, itself in the middle, -1 where there is none. What is given in another shape or type, or
+points outside F, is refused with an error. Detections are in pixels of ``frame_size``.
 torchvision must be imported before a program is loaded, since it has NMS and RoIAlign.
 
 torch.export, which PyTorch prefers to TorchScript, takes the first program but refuses the second:
@@ -223,8 +223,11 @@ def _scripted(check: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return torch.jit.script(check)
 
 
-def _of_size(frames: Tensor, height: int, width: int) -> Tensor:
-    """Refuses images or flow of another size than (F, 3, height, width)."""
+def _of_size(frames: Tensor, is_flow: bool, height: int, width: int) -> Tensor:
+    """Refuses images that are not uint8, flow that is not float32, and either of another size than
+    (F, 3, height, width)."""
+    if frames.dtype != (torch.float32 if is_flow else torch.uint8):
+        raise ValueError("images, which come first, must be uint8, and flow float32")
     if frames.dim() != 4 or frames.size(1) != 3:
         raise ValueError(f"frames and flow must be (F, 3, h, w), got {frames.shape}")
     if frames.size(2) != height or frames.size(3) != width:
@@ -290,15 +293,15 @@ def _extract_features(
     """
     height, width = padded_size
 
-    def normalised(frames: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-        frames = (of_size(frames, *input_size) - mean) / std
+    def normalised(frames: Tensor, is_flow: bool, mean: Tensor, std: Tensor) -> Tensor:
+        frames = (of_size(frames, is_flow, *input_size) - mean) / std
         frames = F.pad(frames, (0, width - frames.shape[-1], 0, height - frames.shape[-2]))
         return frames.contiguous(memory_format=torch.channels_last)
 
-    images = normalised(images, model.pixel_mean, model.pixel_std)
+    images = normalised(images, False, model.pixel_mean, model.pixel_std)
     if flow is not None:
         flow = as_many(flow, images)
-        flow = normalised(flow, model.flow_mean, model.flow_std)
+        flow = normalised(flow, True, model.flow_mean, model.flow_std)
     features = model.extract_features(images, flow)
     named = {f"appearance.{level}": x for level, x in features.appearance.items()}
     if features.motion is not None:

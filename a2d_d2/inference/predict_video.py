@@ -18,6 +18,9 @@ Of each video, in the output folder:
 
 Ctrl-C or SIGTERM ends all of them after the frame in work; a second one stops at once. That is how
 a camera ends: its results are then complete.
+
+The results of an earlier run stay until the first frame of this one is known. Those of a camera,
+which nobody can make again, stay for good: the next recording gets a number.
 """
 
 import argparse
@@ -38,6 +41,7 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 import cv2
 import numpy as np
@@ -47,7 +51,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
-from a2d_d2.config import setup_cfg
+from a2d_d2.config import check_device, setup_cfg
 from a2d_d2.data.video import VideoError
 from a2d_d2.engine.launch import launch_main
 from a2d_d2.evaluation.predictions import detection_rows
@@ -56,8 +60,9 @@ from a2d_d2.inference.source import VideoSource, expand_inputs
 from a2d_d2.inference.streaming import StreamingPredictor
 from a2d_d2.inference.tracks import Track, TrackedInstance, Tracker, track_color
 from a2d_d2.inference.types import FrameResult
-from a2d_d2.inference.writer import Output, choose_output, open_writer
+from a2d_d2.inference.writer import Output, choose_output, open_writer, remove_frames
 from a2d_d2.label_space import LabelSpace
+from a2d_d2.utils.cli import counted
 from a2d_d2.utils.files import write_json, write_json_rows, write_text
 from a2d_d2.visualization.canvas import picture_scale, to_picture
 from a2d_d2.visualization.instances import LabelledRegion, draw_instances
@@ -69,6 +74,9 @@ from a2d_d2.visualization.video_page import (
 )
 
 logger = logging.getLogger(__name__)
+
+_TEXTS = (".jsonl", ".tracks.json", ".html")
+_DRAWN = (".mp4", ".webm", ".frames")
 
 # A page of a long video has room for its longest tracks, up to so many of them and their segments;
 # more make a browser slow.
@@ -114,22 +122,26 @@ def file_state(path: Path) -> list[int]:
 def plan_jobs(
     sources: Sequence[VideoSource], folder: Path, output: Output | None
 ) -> list[VideoJob]:
-    """Gives every source its own place in ``folder``.
+    """Gives every source its own place in ``folder``, a camera one where nothing is yet.
 
     Raises:
-        ValueError: a result would overwrite an input, or pictures of somebody else.
+        ValueError: a result would overwrite an input, or files of somebody else, or cannot have its
+            name.
     """
     taken: set[str] = set()
     inputs = frozenset(file.resolve() for source in sources for file in source.files)
     jobs = []
     for source in sources:
-        stem, number = source.stem, 2
-        while stem.casefold() in taken:  # some file systems do not tell cases apart
-            stem, number = f"{source.stem}-{number}", number + 1
-        taken.add(stem.casefold())
-        jobs.append(VideoJob(source, folder / stem, inputs))
+        number = 1
+        job = VideoJob(source, folder / source.stem, inputs)
+        while job.base.name.casefold() in taken or (source.is_live and _has_results(job)):
+            number += 1
+            job = VideoJob(source, folder / f"{source.stem}-{number}", inputs)
+        taken.add(job.base.name.casefold())  # some file systems do not tell cases apart
+        jobs.append(job)
     for job in jobs:
-        for suffix in (".jsonl", ".tracks.json", ".html", *([output.suffix] if output else [])):
+        for suffix in (*_TEXTS, *([output.suffix] if output else [])):
+            _check_name(job.path(suffix))
             if job.path(suffix).resolve() in inputs:
                 raise ValueError(
                     f"the result {job.path(suffix)} would overwrite an input; choose another"
@@ -140,18 +152,41 @@ def plan_jobs(
     return jobs
 
 
+def _has_results(job: VideoJob) -> bool:
+    return any(os.path.lexists(job.path(suffix)) for suffix in (*_TEXTS, *_DRAWN))
+
+
+def _check_name(path: Path) -> None:
+    """ValueError if no result can have this name."""
+    try:
+        (_existing(path.parent) / path.name).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise ValueError(
+            f"the result {path} cannot be written ({error.strerror}); rename the video, or choose "
+            "another --output"
+        ) from error
+    if path.exists() and path.is_dir() != (path.suffix == ".frames"):
+        kind = "a folder" if path.is_dir() else "no folder"
+        raise ValueError(
+            f"the result {path} cannot be written: there is {kind} of this name; choose another "
+            "--output, or rename it"
+        )
+
+
 def _check_folder(job: VideoJob, output: Output, inputs: frozenset[Path]) -> None:
-    """ValueError if the folder of the drawn frames holds inputs, or pictures not of this job."""
+    """ValueError if the folder of the drawn frames holds inputs, or files not of this job."""
     folder = job.path(output.suffix).resolve()
     if any(folder in file.parents for file in inputs):
         raise ValueError(
             f"the frames of {job.source.name} would go to {folder}, where an input is; choose "
             "another --output"
         )
-    # An earlier run, a stopped one too, has left its lines beside its frames.
-    if not job.path(".jsonl").exists() and any(folder.glob("[0-9]*.jpg")):
+    is_own = _earlier(job).get("output") == job.path(output.suffix).name
+    if not is_own and folder.is_dir() and any(x.name[0] != "." for x in folder.iterdir()):
         raise ValueError(
-            f"{folder} holds pictures of something else; choose another --output, or remove them"
+            f"{folder} holds files of something else; choose another --output, or remove them"
         )
 
 
@@ -255,30 +290,50 @@ class _Interrupt:
         os.write(2, b"\nstopping after this frame; a second time stops at once\n")
 
 
-def _remove_earlier_video(job: VideoJob) -> None:
-    """Removes the video that an earlier run's ``tracks.json`` names as its own, unless an input."""
+def _earlier(job: VideoJob) -> dict:
+    """What ``tracks.json`` of an earlier run holds; nothing if there is none."""
     try:
         record = json.loads(job.path(".tracks.json").read_text(encoding="utf-8"))
-        name = record["output"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return
-    for path in (job.path(".mp4"), job.path(".webm")):
-        if path.name == name and path.is_file() and path.resolve() not in job.inputs:
-            path.unlink()
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _finished(job: VideoJob, settings: dict) -> dict | None:
     """What ``tracks.json`` says of the video if its results are complete, else None."""
+    record = _earlier(job)
     try:
-        record = json.loads(job.path(".tracks.json").read_text(encoding="utf-8"))
         files = [job.path(".jsonl"), job.path(".html")]
         if record["output"] is not None:
             files.append(job.base.with_name(record["output"]))
         same = record["source"] == job.fingerprint and record["settings"] == settings
         is_whole = record["complete"] and "problem" in record and all(x.exists() for x in files)
         return record if same and is_whole else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _make_way(job: VideoJob, output: Output | None, record: dict) -> None:
+    """Removes the results of an earlier run; what it drew if its ``tracks.json`` names that.
+
+    No input is removed. The folder of the frames gets its owner: ``record``, of no frame yet.
+    """
+    drawn = _earlier(job).get("output")
+    if drawn == job.path(".frames").name:
+        remove_frames(job.path(".frames"), job.inputs)
+    videos = [
+        suffix
+        for suffix in (".mp4", ".webm")
+        if drawn == job.path(suffix).name or (output and suffix == output.suffix)
+    ]
+    for path in map(job.path, (".jsonl", ".html", *videos)):
+        if path.is_file() and path.resolve() not in job.inputs:
+            path.unlink()
+    # Last: until then it names them, and what it calls complete is not without them.
+    if output and not output.is_video:
+        write_json_rows(job.path(".tracks.json"), record, "tracks", [])
+    else:
+        job.path(".tracks.json").unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------- one video
@@ -329,27 +384,24 @@ def predict_video(
         What was lost, one line, or None.
 
     Raises:
-        VideoError: not one frame came; nothing was written.
+        VideoError: not one frame came; nothing was written, and earlier results are as they were.
     """
     source = job.source
-    _remove_earlier_video(job)  # it may be of another format
-    # Without tracks.json nobody takes what follows for complete; the rest is of another run.
-    for suffix in (".tracks.json", ".html", *([output.suffix] if output else [])):
-        if not job.path(suffix).is_dir():
-            job.path(suffix).unlink(missing_ok=True)
-    if job.path(".jsonl").exists():  # it stays: pictures beside it are known by it
-        job.path(".jsonl").write_text("")
+    drawn = job.path(output.suffix).name if output else None
+    record = {
+        "source": job.fingerprint,
+        "settings": settings,
+        "complete": False,
+        "problem": "interrupted",
+        "frames": 0,
+        "fps": source.fps,
+        "output": drawn,
+    }
     with contextlib.closing(predictor.predict(source)) as results:
         frames = _tracked(results, tracker, interrupt)
-        try:
-            written = _write_frames(job, frames, label_space, output, progress)
-        except Exception:
-            if output is None or output.is_video:  # pictures of a folder are known by the lines
-                job.path(".jsonl").unlink(missing_ok=True)
-            raise
+        written = _write_frames(job, frames, label_space, output, record, progress)
     if not written.times:  # interrupted before the first frame
         return None
-    drawn = job.path(output.suffix).name if output else None
     is_cut = interrupt.requested and not source.is_live
     problem = "interrupted" if is_cut else source.problem
     tracks = _on_page(tracker.summaries())
@@ -367,24 +419,17 @@ def predict_video(
         f"{job.path('.jsonl').name}.",
     )
     write_text(job.path(".html"), render_video_page(page))
-    record = {
-        "source": job.fingerprint,
-        "settings": settings,
-        "complete": not is_cut,
-        "problem": problem,
-        "frames": len(written.times),
-        "fps": source.fps,
-        "output": drawn,
-    }
+    record |= {"complete": not is_cut, "problem": problem}
+    record |= {"frames": len(written.times), "fps": source.fps}
     records = (_track_record(x, source, written, label_space) for x in tracker.summaries())
     write_json_rows(job.path(".tracks.json"), record, "tracks", records)
     logger.info(
         "%s: %s in %.1f s (%.1f a second), %s: %s",
         source.name,
-        _count(len(written.times), "frame"),
+        counted(len(written.times), "frame"),
         written.seconds,
         len(written.times) / written.seconds,
-        _count(tracker.num_tracks, "track"),
+        counted(tracker.num_tracks, "track"),
         job.path(".html"),
     )
     return None if is_cut else problem
@@ -407,9 +452,15 @@ def _write_frames(
     frames: Iterator[tuple[FrameResult, list[TrackedInstance]]],
     label_space: LabelSpace,
     output: Output | None,
+    record: dict,
     progress: bool,
 ) -> _Written:
-    """Writes the lines and the drawn frames as they come; no file before the first."""
+    """Writes the lines and the drawn frames as they come; touches no file before the first.
+
+    Args:
+        record: for :func:`_make_way`.
+        job, label_space, output, progress: of :func:`predict_videos`.
+    """
     source, written = job.source, _Written()
     start = time.perf_counter()
     lines = writer = None
@@ -427,9 +478,8 @@ def _write_frames(
         for result, instances in frames:
             if lines is None:
                 job.base.parent.mkdir(parents=True, exist_ok=True)
-                lines = stack.enter_context(
-                    open(job.path(".jsonl"), "w", encoding="utf-8", buffering=1)
-                )
+                _make_way(job, output, record)
+                lines = stack.enter_context(_open_lines(job, output))
                 if output:
                     path = job.path(output.suffix)
                     writer = stack.enter_context(open_writer(path, output, source.fps))
@@ -446,6 +496,18 @@ def _write_frames(
             bar.update()
     written.seconds = time.perf_counter() - start
     return written
+
+
+@contextlib.contextmanager
+def _open_lines(job: VideoJob, output: Output | None) -> Iterator[TextIO]:
+    """The file of the lines; after an error it stays only beside the frames that it is of."""
+    with open(job.path(".jsonl"), "w", encoding="utf-8", buffering=1) as lines:
+        try:
+            yield lines
+        except Exception:
+            if output is None or output.is_video:
+                job.path(".jsonl").unlink(missing_ok=True)
+            raise
 
 
 def _line(
@@ -557,14 +619,9 @@ def _on_page(tracks: Iterator[Track]) -> list[Track]:
 def _summary(job: VideoJob, written: _Written, tracks: int, shown: int) -> str:
     rest = f", {shown} of them here: {job.path('.tracks.json').name} has all"
     return (
-        f"{_count(len(written.times), 'frame')}, from {written.times[0]:.2f} s to "
-        f"{written.times[-1]:.2f} s; {_count(tracks, 'track')}{rest if shown < tracks else ''}."
+        f"{counted(len(written.times), 'frame')}, from {written.times[0]:.2f} s to "
+        f"{written.times[-1]:.2f} s; {counted(tracks, 'track')}{rest if shown < tracks else ''}."
     )
-
-
-def _count(number: int, noun: str) -> str:
-    """ "no tracks", "1 track", "2 tracks" """
-    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
 
 
 # ---------------------------------------------------------------- the command
@@ -586,8 +643,8 @@ def predict_from_arguments(args: argparse.Namespace) -> list[str]:
     """
     output = choose_output(args.format) if args.video else None
     sources = expand_inputs(args.input, start=args.start, end=args.end)
-    args.jobs = plan_jobs(sources, Path(args.output), output)
     _check_output(Path(args.output))
+    args.jobs = plan_jobs(sources, Path(args.output), output)
     _configure(args)  # a mistake is said once, not by every process
     with tempfile.TemporaryDirectory() as folder:
         args.problems = folder
@@ -601,12 +658,18 @@ def predict_from_arguments(args: argparse.Namespace) -> list[str]:
     return [problem for problems in found for problem in problems]
 
 
+def _existing(folder: Path) -> Path:
+    """The folder, or else the nearest above it that there is."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
 def _check_output(folder: Path) -> None:
     """ValueError if no folder can be made there."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise ValueError(f"--output {folder}: {there} is no folder; choose another")
+    there = folder
     try:
+        there = _existing(folder)
+        if not there.is_dir():
+            raise ValueError(f"--output {folder}: {there} is no folder; choose another")
         tempfile.TemporaryDirectory(dir=there).cleanup()
     except OSError as error:
         raise ValueError(
@@ -615,6 +678,8 @@ def _check_output(folder: Path) -> None:
 
 
 def _configure(args: argparse.Namespace):
+    if args.device:
+        check_device(args.device)
     options = ["MODEL.WEIGHTS", args.weights] if args.weights else []
     options += ["MODEL.DEVICE", args.device] if args.device else []
     return setup_cfg(args.config_file, [*options, *args.opts])
@@ -643,7 +708,7 @@ def _work(args: argparse.Namespace) -> None:
             label_space,
             score_threshold=threshold,
             smoothing=args.smoothing,
-            min_length=args.min_track_length,
+            min_track_length=args.min_track_length,
         )
 
     make_tracker()  # says what is wrong before the model is built

@@ -27,6 +27,7 @@ from a2d_d2.data.video import (
     read_header,
     undecodable,
 )
+from a2d_d2.utils.cli import counted
 from a2d_d2.utils.untrusted import read_image
 
 logger = logging.getLogger(__name__)
@@ -179,16 +180,19 @@ class VideoSource:
             )
         if broken:
             first = f" (the first: {reason})" if reason else ""
-            problems.append(f"{broken} frames could not be decoded and are left out{first}")
+            problems.append(
+                f"{counted(broken, 'frame')} could not be decoded and had to be left out{first}"
+            )
         if damaged:
             problems.append(
-                f"{damaged} frames are damaged, and the decoder has filled in what it could not "
-                "read; those after them may be wrong, too"
+                f"{counted(damaged, 'frame')} came damaged, and the decoder has filled in what it "
+                "could not read; frames after that may be wrong, too"
             )
         if resized:
             height, width = size
             problems.append(
-                f"{resized} frames of another size were scaled to the first's, {width} x {height}"
+                f"{counted(resized, 'frame')} of another size had to be scaled to the first's, "
+                f"{width} x {height}"
             )
         self.problem = "; ".join(problems) or None
 

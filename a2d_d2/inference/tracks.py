@@ -4,7 +4,8 @@ Detectron2's Hungarian tracker links the detections of a frame to the tracks bef
 there by the optical flow. A link needs the same actor and boxes that overlap; of all ways to link,
 the one with the largest sum of box IoUs is taken, to which mask IoU adds a tenth of its value, so
 that it decides where boxes tie. Different actors are not linked: a detector that mistakes a cat for
-a dog now and then makes short dog tracks, which ``min_length`` drops, and the cat keeps its own.
+a dog now and then makes short dog tracks, which ``min_track_length`` drops, and the cat keeps its
+own.
 
 Action scores are smoothed over the past alone, so that live use has no delay for it; the price is
 that a change of action shows about half a window late.
@@ -13,6 +14,7 @@ Dimensions: N instances, H and W of a frame, A actions.
 """
 
 import colorsys
+import numbers
 from array import array
 from collections import deque
 from collections.abc import Iterator
@@ -319,7 +321,7 @@ class _LiveTrack:
         first: frame of its first detection.
         recent: (frame, action scores) of the detections within the smoothing window.
         shown: what was last detected.
-        is_long: whether it is at least ``min_length`` long, which it then stays.
+        is_long: whether it is at least ``min_track_length`` long, which it then stays.
         has_ended: whether it can no longer be found.
         track_id: None until it is first given out.
     """
@@ -335,7 +337,7 @@ class _LiveTrack:
 class Tracker:
     """Gives the instances of a video identities, frame after frame; one tracker a video.
 
-    It keeps the tracks that can still be found, at most ``min_length`` frames and the frames
+    It keeps the tracks that can still be found, at most ``min_track_length`` frames and the frames
     between two detections, and of each track a summary that grows only when the action changes.
     """
 
@@ -347,7 +349,7 @@ class Tracker:
         iou_threshold: float = 0.3,
         smoothing: int = 5,
         patience: int = 5,
-        min_length: int = 1,
+        min_track_length: int = 1,
     ):
         """
         Args:
@@ -358,28 +360,29 @@ class Tracker:
                 present one included; 0 or 1 leaves them as they are.
             patience: on how many frames with detections a track may be missed and still be found
                 again. It is not in the output meanwhile.
-            min_length: tracks of fewer frames from first to last detection are dropped. Until a
-                track is so long it must be found on every frame with detections, so that a frame is
-                held back for ``min_length`` - 1 frames at most (and until the next detection).
+            min_track_length: tracks of fewer frames from first to last detection are dropped. Until
+                a track is so long it must be found on every frame with detections, so that a frame
+                is held back for ``min_track_length`` - 1 frames at most (and until the next
+                detection).
 
         Raises:
             ValueError: a value is out of range; names it.
         """
-        if not 0 <= score_threshold <= 1:
+        if not (isinstance(score_threshold, numbers.Real) and 0 <= score_threshold <= 1):
             raise ValueError(f"score_threshold is {score_threshold}; it must be from 0 to 1")
         if not 0 < iou_threshold <= 1:
             raise ValueError(f"iou_threshold is {iou_threshold}; it must be above 0 and at most 1")
         for name, value, least in (
             ("smoothing", smoothing, 0),
             ("patience", patience, 0),
-            ("min_length", min_length, 1),
+            ("min_track_length", min_track_length, 1),
         ):
-            if value < least:
-                raise ValueError(f"{name} is {value}; it must be at least {least}")
+            if not (isinstance(value, numbers.Integral) and value >= least):
+                raise ValueError(f"{name} is {value}; it must be a whole number from {least} on")
         self.label_space = label_space
         self.score_threshold = score_threshold
         self.smoothing = smoothing
-        self.min_length = min_length
+        self.min_track_length = min_track_length
         self._linker = ActorTracker(iou_threshold=iou_threshold, patience=patience)
         self._alive: dict[int, _LiveTrack] = {}  # by the linker's ID
         self._pending: deque[tuple[FrameResult, list[tuple[_LiveTrack, TrackedInstance]]]] = deque()
@@ -394,7 +397,7 @@ class Tracker:
 
         Returns:
             The frames that are now final, in order, each with its instances: this one alone with a
-            ``min_length`` of 1.
+            ``min_track_length`` of 1.
         """
         if result.flow is not None:
             self._linker.carry(result.flow)
@@ -433,7 +436,7 @@ class Tracker:
         tracks = [self._alive.setdefault(i, _LiveTrack(first=frame)) for i in identities]
         action_scores = found.action_scores.float().numpy()
         for i, track in enumerate(tracks):
-            track.is_long = track.is_long or frame - track.first + 1 >= self.min_length
+            track.is_long = track.is_long or frame - track.first + 1 >= self.min_track_length
             track.recent.append((frame, action_scores[i].copy()))
             while track.recent[0][0] <= frame - max(self.smoothing, 1):
                 track.recent.popleft()

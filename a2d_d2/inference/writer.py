@@ -7,10 +7,11 @@ there is neither, VP8 in webm through OpenCV. Pictures are RGB uint8 (H, W, 3).
 import contextlib
 import functools
 import os
+import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -28,6 +29,8 @@ FORMATS = ("mp4", "webm", "frames")
 _H264 = ("libx264", "libopenh264")
 # The largest width and height that H.264 and VP8 have room for.
 _MAX_SIDE = 16383
+# Names of the pictures of a FrameWriter.
+_PICTURE = re.compile(r"(\d{6}|[1-9]\d{6,})\.jpg", re.ASCII)
 # Longest time in seconds over which one picture is repeated.
 _MAX_PAUSE = 10.0
 
@@ -294,8 +297,6 @@ class FrameWriter:
         self._fps = fps
         self._origin: float | None = None
         self.duration = 0.0
-        for old in folder.glob("[0-9]*.jpg"):  # an earlier run may have gone further
-            old.unlink()
 
     def write(self, picture: np.ndarray, time: float, number: int) -> float:
         """Writes a picture, with the arguments and the result of :meth:`VideoWriter.write`."""
@@ -304,6 +305,20 @@ class FrameWriter:
             self._origin = time
         self.duration = time - self._origin + 1 / self._fps
         return time - self._origin
+
+
+def remove_frames(folder: Path, kept: Collection[Path] = ()) -> None:
+    """Removes the pictures that a :class:`FrameWriter` has written, and the folder if it is empty.
+
+    Args:
+        folder: of the pictures; there need not be one.
+        kept: resolved paths that stay.
+    """
+    for path in list(folder.iterdir()) if folder.is_dir() else ():
+        if _PICTURE.fullmatch(path.name) and path.is_file() and path.resolve() not in kept:
+            path.unlink()
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 @contextlib.contextmanager

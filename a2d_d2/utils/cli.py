@@ -19,6 +19,11 @@ def one_line(error: BaseException) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def counted(number: int, noun: str) -> str:
+    """ "no tracks", "1 track", "2 tracks" """
+    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
+
+
 def run_tool(main: Callable[[], int | None]) -> None:
     """Runs a command-line ``main`` and exits with its status.
 

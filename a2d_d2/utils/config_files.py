@@ -84,15 +84,13 @@ def merge_options(cfg: CfgNode, options: Sequence) -> None:
     """
     if late := [option for option in map(str, options) if option.startswith("--")]:
         raise ValueError(
-            f"bad option on the command line: {late[0]} stands behind KEY VALUE pairs, or is no "
+            f"bad option: {late[0]} stands behind KEY VALUE pairs, or is no "
             "option of this command; options come before the pairs"
         )
     if len(options) % 2:
-        raise ValueError(
-            f"bad option on the command line: {options[-1]} has no value; options are KEY VALUE"
-        )
+        raise ValueError(f"bad option: {options[-1]} has no value; options are KEY VALUE")
     for key, value in zip(options[::2], options[1::2], strict=True):
-        set_key(cfg, str(key), value, "bad option on the command line")
+        set_key(cfg, str(key), value, "bad option")
 
 
 def set_key(cfg: CfgNode, key: str, value, where: str) -> None:

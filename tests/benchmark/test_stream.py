@@ -306,7 +306,7 @@ def test_a_file_that_cannot_be_written_whole_is_left_as_it_was(benchmark, tmp_pa
         (("--threads", "0"), "error: --threads is 0; it must be at least 1"),
         (
             ("MODEL.NO_SUCH_KEY", "1"),
-            "error: bad option on the command line: there is no key MODEL.NO",
+            "error: bad option: there is no key MODEL.NO",
         ),
         (("--no-such-option",), "benchmark.py: error: unrecognized arguments: --no-such-option"),
     ],

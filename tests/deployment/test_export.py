@@ -152,7 +152,8 @@ def test_frames_can_be_computed_one_by_one(make_cfg):
 def test_frames_of_another_size_are_refused(make_cfg, which):
     model = build_model(make_cfg()).eval()
     programs = trace_programs(model, frame_size=FRAME_SIZE, input_size=INPUT_SIZE, radius=1)
-    inputs = {"images": torch.zeros(1, 3, *INPUT_SIZE), "flow": torch.zeros(1, 3, *INPUT_SIZE)}
+    flow = torch.zeros(1, 3, *INPUT_SIZE)
+    inputs = {"images": flow.byte(), "flow": flow}
     extract = reloaded(programs.features)
     extract(*inputs.values())
     for wrong, message in (
@@ -163,12 +164,23 @@ def test_frames_of_another_size_are_refused(make_cfg, which):
             extract(*{**inputs, which: wrong}.values())
 
 
+def test_images_and_flow_of_another_type_are_refused(make_cfg):
+    model = build_model(make_cfg()).eval()
+    programs = trace_programs(model, frame_size=FRAME_SIZE, input_size=INPUT_SIZE, radius=1)
+    flow = torch.zeros(1, 3, *INPUT_SIZE)
+    images = flow.byte()
+    extract = reloaded(programs.features)
+    for wrong in ((flow, images), (images, images), (flow, flow), (images, flow.double())):
+        with pytest.raises(torch.jit.Error, match="must be uint8, and flow float32"):
+            extract(*wrong)
+
+
 def test_flow_of_other_frames_than_the_images_is_refused(make_cfg):
     model = build_model(make_cfg()).eval()
     programs = trace_programs(model, frame_size=FRAME_SIZE, input_size=INPUT_SIZE, radius=1)
     frames = torch.zeros(3, 3, *INPUT_SIZE)
     with pytest.raises(torch.jit.Error, match="got 3 images and flow of 2 frames"):
-        reloaded(programs.features)(frames, frames[:2])
+        reloaded(programs.features)(frames.byte(), frames[:2])
 
 
 @pytest.mark.parametrize(

@@ -339,13 +339,74 @@ def test_drawn_frames_never_replace_pictures_of_others(clip, tmp_path):
     before = picture.read_bytes()
     with pytest.raises(ValueError, match=r"where an input is; choose another --output"):
         run([clip, folder], tmp_path / "out", output="frames")
-    with pytest.raises(ValueError, match=r"holds pictures of something else"):
+    (tmp_path / "out/clip.jsonl").touch()  # says nothing of the pictures
+    with pytest.raises(ValueError, match=r"holds files of something else"):
         run([clip], tmp_path / "out", output="frames")
     assert picture.read_bytes() == before
     picture.unlink()
     for _ in range(2):  # its own it may replace
         assert run([clip], tmp_path / "out", output="frames") == []
-    assert len(list(folder.iterdir())) == 20
+        assert len(list(folder.iterdir())) == 20
+
+
+def test_drawn_frames_of_an_earlier_run_are_removed(clip, tmp_path):
+    folder = tmp_path / "out/clip.frames"
+    for output in ("webm", None):
+        assert run([clip], tmp_path / "out", output="frames") == []
+        assert run([clip], tmp_path / "out", output=output) == []
+        assert not folder.exists()
+    run([clip], tmp_path / "out", output="frames")
+    others = [folder / name for name in ("1.jpg", "0000001.jpg", "000001.png", "notes.txt")]
+    for path in others:
+        path.touch()
+    assert run([clip], tmp_path / "out", output="frames", span=(0.5, None)) == []
+    assert len(list(folder.iterdir())) == 10 + len(others)
+    inputs = [clip, folder / "000012.jpg"]  # one of them is an input now
+    assert run(inputs, tmp_path / "out", output=None) == []
+    assert sorted(folder.iterdir()) == sorted([*others, inputs[1]])
+
+
+def test_drawn_frames_of_a_run_that_was_stopped_are_its_own(clip, tmp_path):
+    def before(index):
+        if index == 6:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run([clip], tmp_path / "out", output="frames", predictor=WalkingDog(before=before))
+    assert not read_tracks(tmp_path / "out/clip.tracks.json")["complete"]
+    assert len(list((tmp_path / "out/clip.frames").iterdir())) == 6
+    assert run([clip], tmp_path / "out", output="frames", resume=True, span=(0.5, None)) == []
+    assert len(list((tmp_path / "out/clip.frames").iterdir())) == 10
+
+
+@pytest.mark.parametrize(
+    "output, name, kind",
+    [
+        ("webm", "clip.jsonl", "folder"),
+        ("webm", "clip.webm", "folder"),
+        (None, "clip.html", "folder"),
+        ("frames", "clip.frames", "file"),
+    ],
+)
+def test_a_name_that_is_taken_is_said_before_anything_runs(clip, tmp_path, output, name, kind):
+    path = tmp_path / "out" / name
+    path.parent.mkdir()
+    path.mkdir() if kind == "folder" else path.touch()
+    message = rf"the result {path} cannot be written: there is .* choose another --output"
+    with pytest.raises(ValueError, match=message):
+        run([clip], tmp_path / "out", output=output)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_name_that_is_too_long_is_said_before_anything_runs(clip, make_video, tmp_path):
+    long = make_video(tmp_path / f"{'x' * 246}.mp4", 2)
+    for folder in (tmp_path, tmp_path / "none/yet"):
+        with pytest.raises(
+            ValueError, match=r"x\.tracks\.json cannot be written .* rename the video"
+        ):
+            run([clip, long], folder)
+    assert sorted(tmp_path.iterdir()) == sorted([clip, long])
 
 
 def test_the_video_of_another_format_is_replaced(clip, tmp_path):
@@ -370,11 +431,37 @@ def test_only_an_earlier_video_of_this_stem_is_removed(clip, make_video, tmp_pat
     assert run([clip], folder, output=None) == [] and (folder / "clip.webm").exists()
 
 
-def test_a_failed_video_leaves_nothing_of_an_earlier_one(clip, tmp_path):
-    assert run([clip], tmp_path / "out") == []
+@pytest.mark.parametrize("output", ["webm", "frames"])
+def test_earlier_results_stay_until_a_frame_has_come(clip, tmp_path, output):
+    def contents():
+        return {x: x.read_bytes() for x in (tmp_path / "out").rglob("*") if x.is_file()}
+
+    def stop(index):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    assert run([clip], tmp_path / "out", output) == []
+    before = contents()
+    assert len(run([clip], tmp_path / "out", output, span=(100, None))) == 1
+    with pytest.raises(KeyboardInterrupt):
+        run([clip], tmp_path / "out", output, predictor=WalkingDog(before=stop))
     clip.write_bytes(b"no video")
-    assert len(run([clip], tmp_path / "out")) == 1
-    assert list((tmp_path / "out").iterdir()) == []
+    assert len(run([clip], tmp_path / "out", output)) == 1
+    assert contents() == before
+
+
+def test_a_recording_of_a_camera_is_never_replaced(clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(VideoSource, "is_live", property(lambda self: True))
+    out = tmp_path / "out"
+    assert run([clip], out) == []
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    for resume in (False, True):
+        assert run([clip], out, output=None, resume=resume) == []
+    (out / "clip-4.webm").touch()  # all that is left of a recording
+    assert run([clip], out, output=None) == []
+    assert all(path.read_bytes() == data for path, data in before.items())
+    lines = sorted(path.name for path in out.glob("*.jsonl"))
+    assert lines == ["clip-2.jsonl", "clip-3.jsonl", "clip-5.jsonl", "clip.jsonl"]
 
 
 def test_a_picture_too_large_for_a_video_stops_one_video_alone(clip, tmp_path):
@@ -556,7 +643,9 @@ def test_interrupt_at_the_console(make_video, tmp_path):
     [
         (["--input", "missing.mp4"], "there is no input missing.mp4"),
         (["--input", "{clip}", "--start", "3", "--end", "2"], "end must be"),
-        (["--input", "{clip}", "--smoothing", "-1"], "smoothing"),
+        (["--input", "{clip}", "--no-video", "--smoothing", "-1"], "smoothing is -1"),
+        (["--input", "{clip}", "--no-video", "--min-track-length", "0"], "min_track_length is 0"),
+        (["--input", "{clip}", "--no-video", "--device", "cuda:99"], "device is cuda:99, which"),
         (["--input", "{clip}", "--num-machines", "2"], "--dist-url"),
         (["--input", "{clip}", "--no-video", "--num-gpus", "0"], "--num-gpus is 0"),
         (["--input", "{clip}", "--no-video", "--machine-rank", "1"], "--machine-rank is 1"),
@@ -638,7 +727,7 @@ def test_arguments_reach_the_work(clip, tmp_path, monkeypatch):
         "score": 0.4,
         "score_threshold": 0.4,
         "smoothing": 7,
-        "min_length": 2,
+        "min_track_length": 2,
     }
     monkeypatch.setattr(sys, "argv", [*line.split(), "TEST.ACTION_THRESH", "0.2"])
     sys.argv[1:1] = ["--score-threshold", "0.6"]

@@ -207,7 +207,7 @@ def test_damage_that_the_decoder_conceals_is_said(tmp_path, monkeypatch):
     path.write_bytes(data)
     source = VideoSource(path)
     assert len(list(source)) == NUM_FRAMES  # OpenCV says nothing
-    assert source.problem.startswith("1 frames are damaged")
+    assert source.problem.startswith("1 frame came damaged")
     for span in ({"end": 0.2}, {"start": 0.8}):  # it is in the middle
         source = VideoSource(path, **span)
         assert len(list(source)) == 4 and source.problem is None
@@ -301,7 +301,7 @@ def test_frames_that_cannot_be_retrieved_are_counted(monkeypatch):
     fake_file(monkeypatch, FakeCapture([0, 100, 200, 300], broken=(0, 2)))
     source = VideoSource("file.mp4")
     assert [(round(time, 6), frame[0, 0, 0]) for time, frame in source] == [(0.1, 1), (0.3, 3)]
-    assert source.problem == "2 frames could not be decoded and are left out"
+    assert source.problem == "2 frames could not be decoded and had to be left out"
     fake_file(monkeypatch, FakeCapture([0, 100], broken=(0, 1)))
     with pytest.raises(VideoError, match="cannot decode file.mp4"):
         list(VideoSource("file.mp4"))
@@ -338,9 +338,9 @@ def test_images_of_other_sizes_and_broken_ones(tmp_path):
     assert [frame[0, 0, 0] for _, frame in items] == [10, 30, 40, 50]
     np.testing.assert_allclose([time for time, _ in items], [0, 0.08, 0.12, 0.16])
     assert source.problem == (
-        f"1 frames could not be decoded and are left out (the first: cannot read image {paths[1]}: "
-        "not an image (of PNG, JPEG, BMP, PNM, TIFF or WebP)); "
-        "2 frames of another size were scaled to the first's, 24 x 16"
+        f"1 frame could not be decoded and had to be left out (the first: cannot read image "
+        f"{paths[1]}: not an image (of PNG, JPEG, BMP, PNM, TIFF or WebP)); "
+        "2 frames of another size had to be scaled to the first's, 24 x 16"
     )
 
 

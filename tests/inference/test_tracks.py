@@ -345,7 +345,7 @@ def test_mask_iou():
 
 def test_short_tracks_are_dropped_and_frames_wait_for_the_decision():
     box, other = (5, 5, 15, 15), (18, 5, 28, 15)
-    tracker = Tracker(SPACE, min_length=3, patience=5)
+    tracker = Tracker(SPACE, min_track_length=3, patience=5)
     # A lasts; B is seen on frames 1 and 2 alone.
     frames = [frame(i, found(box), *([found(other)] if i in (1, 2) else [])) for i in range(5)]
     given = [tracker.update(x) for x in frames]
@@ -359,23 +359,23 @@ def test_short_tracks_are_dropped_and_frames_wait_for_the_decision():
 def test_a_track_that_is_long_enough_may_be_lost_and_found():
     box = (5, 5, 15, 15)
     frames = [frame(i, *([found(box)] if i != 2 else [])) for i in range(4)]
-    assert identities(frames, min_length=2) == [[0], [0], [], [0]]
+    assert identities(frames, min_track_length=2) == [[0], [0], [], [0]]
     # Two frames are too short when it is missed, so what comes after is another track.
-    assert identities(frames, min_length=4) == [[], [], [], []]
+    assert identities(frames, min_track_length=4) == [[], [], [], []]
 
 
 def test_length_counts_frames_between_detections_but_not_those_after_the_last():
     box = (5, 5, 15, 15)
     frames = [frame(i, found(box)) if i % 3 == 0 else frame(i, detected=False) for i in range(6)]
-    assert identities(frames, min_length=4) == [[0]] * 6
-    assert identities(frames, min_length=5) == [[]] * 6
-    assert identities(frames[:3], min_length=2) == [[]] * 3
+    assert identities(frames, min_track_length=4) == [[0]] * 6
+    assert identities(frames, min_track_length=5) == [[]] * 6
+    assert identities(frames[:3], min_track_length=2) == [[]] * 3
 
 
 def test_identities_have_no_holes_when_tracks_are_dropped():
     box, other = (5, 5, 15, 15), (18, 5, 28, 15)
     frames = [frame(0, found(other)), frame(1, found(box)), frame(2, found(box))]
-    assert identities(frames, min_length=2) == [[], [0], [0]]
+    assert identities(frames, min_track_length=2) == [[], [0], [0]]
 
 
 # ---------------------------------------------------------------- summaries
@@ -455,7 +455,7 @@ def test_state_is_bounded_over_ten_thousand_frames():
     steady = frame(0, found(box)).instances
     both = frame(0, found(box), found(other)).instances
     picture, flow = frame(0).frame, np.zeros((HEIGHT, WIDTH, 2), np.float32)
-    tracker, held, most_held = Tracker(SPACE, min_length=12), 0, 0
+    tracker, held, most_held = Tracker(SPACE, min_track_length=12), 0, 0
     for i in range(10_000):
         instances = None if i % 10 else both if i % 30 == 0 else steady
         held += 1 - len(tracker.update(FrameResult(i, i / 25, picture, flow, instances)))
@@ -484,7 +484,7 @@ def test_colors_of_identities_differ():
         {"iou_threshold": 0},
         {"smoothing": -1},
         {"patience": -1},
-        {"min_length": 0},
+        {"min_track_length": 0},
     ],
 )
 def test_values_out_of_range_are_named(options):

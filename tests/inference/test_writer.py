@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from a2d_d2.data.video import iter_frames, read_header
-from a2d_d2.inference.writer import Output, VideoWriter, choose_output, open_writer
+from a2d_d2.inference.writer import Output, VideoWriter, choose_output, open_writer, remove_frames
 
 
 def picture(level, height=32, width=48):
@@ -323,20 +323,32 @@ def test_pyav_without_h264_is_not_taken(bare_machine, monkeypatch):
 
 def test_frames_are_files_named_by_their_numbers(tmp_path):
     folder = tmp_path / "clip.frames"
-    folder.mkdir()
-    (folder / "000099.jpg").write_bytes(b"of a longer run")
-    (folder / "notes.jpg").write_bytes(b"not ours")
     with open_writer(folder, choose_output("frames"), 10) as writer:
         assert writer.write(picture(200), 5.0, 11) == 0
         assert writer.write(picture(100, 33, 47), 5.3, 14) == pytest.approx(0.3)
         assert writer.duration == pytest.approx(0.4)
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "000011.jpg",
-        "000014.jpg",
-        "notes.jpg",
-    ]
+    assert sorted(path.name for path in folder.iterdir()) == ["000011.jpg", "000014.jpg"]
     image = cv2.imread(str(folder / "000014.jpg"))
     assert image.shape == (33, 47, 3) and abs(image.mean() - 100) < 3
+
+
+def test_the_files_of_a_writer_alone_are_removed(tmp_path):
+    folder = tmp_path / "clip.frames"
+    remove_frames(folder)
+    with open_writer(folder, choose_output("frames"), 10) as writer:
+        for number in (1, 1_000_000):
+            writer.write(picture(0), number, number)
+    others = [folder / x for x in ("1.jpg", "0000001.jpg", "000001.png", "x000001.jpg")]
+    for path in others:
+        path.touch()
+    (folder / "000002.jpg").mkdir()
+    remove_frames(folder)
+    assert sorted(folder.iterdir()) == sorted([*others, folder / "000002.jpg"])
+    for path in others:
+        path.unlink()
+    (folder / "000002.jpg").rmdir()
+    remove_frames(folder)
+    assert not folder.exists()
 
 
 def test_encoder_that_writes_nothing_is_said(tmp_path):
