@@ -2,6 +2,7 @@
 """Measure what the project costs on this machine, with random weights. Examples:
 
     python tools/benchmark.py all --json all.json
+    python tools/benchmark.py all --config-file configs/a2d_R101_FPN.yaml --height 320 --width 568
     python tools/benchmark.py train --profile profile --json train.json
     python tools/benchmark.py infer --config-file configs/a2d_R101_FPN.yaml --height 320 --width 568
     python tools/benchmark.py stream --config-file configs/a2d_R50_FPN.yaml --frames 16 KEY VALUE
@@ -11,7 +12,7 @@ flow: preparing a video's windows. data: loading a training clip from the cache.
 training step, and inference on an annotated frame, beside their parts. eval: the figures of
 segmentation and detection. index: opening a release of A2D's size. import: what the package adds.
 Each sets its figure against a limit and a goal; all runs them one after the other and prints one
-table.
+table. A --config-file gives flow the windows, eval and index the label space; import reads none.
 
 stream: milliseconds a frame of streaming, of its parts, of the naive way (the whole window of every
 frame) and of Mask R-CNN on single frames. memory: peak memory of a short and of a long video. Both
@@ -22,6 +23,7 @@ Timings want a machine that does nothing else.
 """
 
 import argparse
+import shlex
 import sys
 
 import torch
@@ -40,6 +42,7 @@ from a2d_d2.benchmark.scale import measure_scale, scale_lines
 from a2d_d2.benchmark.stream import measure_stream, stream_lines
 from a2d_d2.benchmark.train import measure_train, train_lines
 from a2d_d2.config import setup_cfg
+from a2d_d2.label_space import LabelSpace
 from a2d_d2.utils.cli import run_tool
 from a2d_d2.utils.files import write_json
 from a2d_d2.utils.repository import repository_path
@@ -47,7 +50,7 @@ from a2d_d2.utils.repository import repository_path
 # The stages of "all", in the order of its table, with the options of "all --quick".
 STAGES = {
     "flow": ("--height", "64", "--width", "80", "--frames", "12", "--videos", "1", "--repeats", "1")
-    + ("--workers", "1"),
+    + ("--tool-videos", "1", "--workers", "1"),
     "data": ("--height", "64", "--width", "64", "--full-height", "64", "--full-width", "80")
     + ("--videos", "1", "--repeats", "1"),
     "train": ("--height", "64", "--width", "80", "--repeats", "1", "--steps", "1"),
@@ -55,6 +58,12 @@ STAGES = {
     "eval": ("--label-maps", "2", "--frames", "5", "--repeats", "1"),
     "index": ("--shrink", "500", "--repeats", "1"),
     "import": ("--repeats", "1"),
+}
+# Of the options of "all", those that a stage has as well.
+SHARED = {
+    **dict.fromkeys(("flow", "data", "eval", "index"), ("config_file",)),
+    **dict.fromkeys(("train", "infer"), ("config_file", "height", "width", "profile")),
+    "import": (),
 }
 
 
@@ -99,9 +108,9 @@ def main() -> None:
 
     flow = _add(commands, "flow", _flow, "prepare the windows of videos")
     _add_size(flow, 320, 568)
-    _add_counts(flow, frames=60, videos=2, repeats=3)
+    _add_counts(flow, frames=60, videos=2, tool_videos=24, repeats=3)
     flow.add_argument("--workers", type=int, metavar="N", help="processes; default: every core")
-    _add_json(flow)
+    _add_labels(flow)
 
     data = _add(commands, "data", _data, "load training clips from the cache")
     data.add_argument(
@@ -118,11 +127,11 @@ def main() -> None:
     evaluation = _add(commands, "eval", _eval, "score random frames")
     _add_size(evaluation, 320, 568)
     _add_counts(evaluation, label_maps=100, frames=2365, detections=100, repeats=3)
-    _add_json(evaluation)
+    _add_labels(evaluation)
 
     index = _add(commands, "index", _index, "open a release of A2D's size")
     _add_counts(index, shrink=1, repeats=5)
-    _add_json(index)
+    _add_labels(index)
 
     imports = _add(commands, "import", _import, "import the package in new interpreters")
     _add_counts(imports, repeats=5)
@@ -159,31 +168,40 @@ def main() -> None:
     for name, value, text in (
         ("teraflops", 50.0, "that a GPU reaches, 10^12 operations a second"),
         ("gigabytes", 10.0, "that a GPU sends to others in a second"),
+        ("memory-gib", 24.0, "of a GPU"),
         ("clip-seconds", None, "measured, of a clip in a training step on one GPU"),
         ("load-seconds", None, "measured, of one core for a clip"),
         ("clip-kib", None, "measured, of a clip's files in the cache"),
     ):
         default = "not known" if value is None else "%(default)g"
         plan.add_argument(f"--{name}", type=float, default=value, help=f"{text} ({default})")
+    plan.add_argument(
+        "--measured", metavar="JSON", help="of data or all: gives --load-seconds and --clip-kib"
+    )
     _add_common(plan)
 
-    everything = _add(commands, "all", None, "run " + ", ".join(STAGES) + " with their defaults")
+    everything = _add(commands, "all", None, "run " + ", ".join(STAGES))
     everything.add_argument(
         "--quick", action="store_true", help="as small as can be: to see that all works"
     )
+    everything.add_argument("--config-file", metavar="C", help="of the model; else each stage's")
+    for name in ("height", "width"):
+        everything.add_argument(
+            f"--{name}", type=int, help="of the videos of train and infer; else their own"
+        )
+    _add_profile(everything)
     _add_json(everything)
+    _add_options(everything)
 
     args = parser.parse_args()
     if args.measure is None:
-        stages = {
-            name: parser.parse_args([name, *(quick if args.quick else ())])
-            for name, quick in STAGES.items()
-        }
+        stages = {name: parser.parse_args(_stage_command(name, args)) for name in STAGES}
         args.measure = lambda _: _all(stages)
     result, lines = args.measure(args)
     print("\n".join(lines))
     if args.json:
-        write_json(args.json, result)
+        command = shlex.join(["python", "tools/benchmark.py", *sys.argv[1:]])
+        write_json(args.json, {"command": command} | result)
 
 
 def _stream(args: argparse.Namespace) -> tuple[dict, list[str]]:
@@ -219,14 +237,24 @@ def _memory(args: argparse.Namespace) -> tuple[dict, list[str]]:
 
 
 def _flow(args: argparse.Namespace) -> tuple[dict, list[str]]:
+    of_config = setup_cfg(args.config_file, args.opts).INPUT
+    if of_config.FLOW_METHOD != "dis":
+        raise ValueError(
+            f"INPUT.FLOW_METHOD is {of_config.FLOW_METHOD}; only preparing with dis is measured: "
+            "add INPUT.FLOW_METHOD dis"
+        )
     result = measure_flow(
         height=args.height,
         width=args.width,
         frames=args.frames,
         videos=args.videos,
+        tool_videos=args.tool_videos,
         repeats=args.repeats,
+        length=of_config.CLIP.LENGTH,
+        stride=of_config.CLIP.STRIDE,
         workers=args.workers,
     )
+    result = {"config_file": args.config_file, "options": args.opts} | result
     return result, flow_lines(result)
 
 
@@ -254,12 +282,15 @@ def _eval(args: argparse.Namespace) -> tuple[dict, list[str]]:
         frames=args.frames,
         detections=args.detections,
         repeats=args.repeats,
+        space=_label_space(args),
     )
+    result = {"config_file": args.config_file, "options": args.opts} | result
     return result, eval_lines(result)
 
 
 def _index(args: argparse.Namespace) -> tuple[dict, list[str]]:
-    result = measure_index(shrink=args.shrink, repeats=args.repeats)
+    result = measure_index(shrink=args.shrink, repeats=args.repeats, space=_label_space(args))
+    result = {"config_file": args.config_file, "options": args.opts} | result
     return result, index_lines(result)
 
 
@@ -325,12 +356,23 @@ def _plan(args: argparse.Namespace) -> tuple[dict, list[str]]:
         gpus=args.gpus,
         teraflops=args.teraflops,
         gigabytes=args.gigabytes,
+        memory_gib=args.memory_gib,
         clip_seconds=args.clip_seconds,
         load_seconds=args.load_seconds,
         clip_kib=args.clip_kib,
+        measured=args.measured,
     )
-    result = {"config_file": path, "options": options} | result
+    result = {"config_file": path, "options": options, "measured": args.measured} | result
     return result, plan_lines(result)
+
+
+def _stage_command(name: str, args: argparse.Namespace) -> list[str]:
+    """The arguments of a stage of "all" that was called with ``args``."""
+    command = [name, *(STAGES[name] if args.quick else ())]
+    for option in SHARED[name]:
+        value = getattr(args, option)
+        command += [] if value is None else [f"--{option.replace('_', '-')}", str(value)]
+    return [*command, *(args.opts if "config_file" in SHARED[name] else ())]
 
 
 def _all(stages: dict[str, argparse.Namespace]) -> tuple[dict, list[str]]:
@@ -351,6 +393,10 @@ def _model(args: argparse.Namespace, path: str, *options: str) -> tuple[str, lis
     return repository_path(path), [*options, *args.opts]
 
 
+def _label_space(args: argparse.Namespace) -> LabelSpace:
+    return LabelSpace.load(setup_cfg(args.config_file, args.opts).DATASETS.LABEL_SPACE)
+
+
 def _add(commands, name: str, measure, description: str) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=description, description=description)
     parser.set_defaults(measure=measure)
@@ -369,9 +415,19 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--repeats", type=int, default=15, metavar="R", help="figures are medians (%(default)s)"
     )
+    _add_profile(parser)
+
+
+def _add_profile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--profile", metavar="DIR", help="folder for a profile: a table and a trace (default: none)"
     )
+
+
+def _add_labels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config-file", metavar="C", help="of the model (default: A2D's values)")
+    _add_json(parser)
+    _add_options(parser)
 
 
 def _add_size(parser: argparse.ArgumentParser, height: int, width: int, prefix: str = "") -> None:
@@ -388,6 +444,7 @@ def _add_counts(parser: argparse.ArgumentParser, **defaults: int) -> None:
     meanings = {
         "frames": "number of frames",
         "videos": "number of videos",
+        "tool_videos": "of tools/prepare_clips.py",
         "shrink": "one of N videos of A2D's number",
         "repeats": "figures are medians",
         "label_maps": "frames that segmentation is measured on",

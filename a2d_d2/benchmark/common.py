@@ -1,5 +1,7 @@
 """What all measurements share: repeats and medians, memory, the machine, videos, random models."""
 
+import contextlib
+import ctypes
 import os
 import platform
 import re
@@ -109,6 +111,34 @@ def _status_bytes(name: str) -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
+def reset_peaks() -> None:
+    """Starts :func:`peak_bytes` (on Linux) and :func:`peak_gpu_bytes` anew, from what is held now.
+
+    What was freed goes back to the system first, so that it does not serve what comes next unseen.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError, AttributeError):  # another system, or another C library
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def kept_bytes(function: Callable, model: nn.Module) -> int:
+    """What autograd keeps for the backward pass of a call, the model's parameters left out."""
+    sizes = {}
+
+    def note(x: torch.Tensor) -> torch.Tensor:
+        sizes[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
+        held = function()  # the graph, without which memory would be used again
+    for parameter in model.parameters():
+        sizes.pop(parameter.untyped_storage().data_ptr(), None)
+    del held
+    return sum(sizes.values())
+
+
 def processor_seconds(process: int) -> float:
     """Seconds that a process has kept a core busy so far (Linux)."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
@@ -125,9 +155,10 @@ def peak_gpu_bytes() -> int | None:
 
 def machine() -> dict:
     """The hardware that computes, its threads, and the versions of what computes on it."""
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
+    processor = _processor()
     return {
-        "device": name or platform.machine(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else processor,
+        "processor": processor,
         "cores": default_workers(),
         "threads": torch.get_num_threads(),
         "opencv_threads": cv2.getNumThreads(),
@@ -139,10 +170,20 @@ def machine() -> dict:
     }
 
 
+def _processor() -> str:
+    """The model's name; where the system does not say it, the architecture."""
+    described = Path("/proc/cpuinfo")
+    text = described.read_text() if described.exists() else ""
+    found = re.search(r"^model name\s*:\s*(.*\S)", text, flags=re.MULTILINE)
+    return found[1] if found else platform.processor() or platform.machine()
+
+
 def machine_line(machine: Mapping) -> str:
     """:func:`machine` in a line."""
+    # Older results lack the processor.
+    hardware = dict.fromkeys((machine["device"], machine.get("processor", machine["device"])))
     return (
-        f"{machine['device']}, {machine['cores']} cores, {machine['threads']} threads; torch "
+        f"{', '.join(hardware)}, {machine['cores']} cores, {machine['threads']} threads; torch "
         f"{machine['torch']}, Detectron2 {machine['detectron2']}, OpenCV {machine['opencv']}"
     )
 

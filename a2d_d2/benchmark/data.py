@@ -161,6 +161,7 @@ def _measure(
         "clips": len(clips),
         "frames": statistics.mean(len(clip["frame_indices"]) for clip in clips),
         "files": len(files),
+        "kib": sum(data.nbytes for data in files) / len(clips) / 1024,
         "load_ms": 1000 * statistics.median(seconds["load"]) / len(clips),
         "decode_ms": 1000 * statistics.median(seconds["decode"]) / len(clips),
         "ratio": ratio(seconds["load"], seconds["decode"]),
@@ -208,8 +209,8 @@ def data_lines(result: Mapping) -> list[str]:
     return [
         machine_line(result["machine"]),
         *(
-            f"{name}: {part['clips']} clips, {part['frames']:.1f} frames a clip on average; medians"
-            f" of {result['repeats']}"
+            f"{name}: {part['clips']} clips, {part['frames']:.1f} frames and {part['kib']:.0f} KiB "
+            f"of files a clip on average; medians of {result['repeats']}"
             for name, part in result["clips"].items()
         ),
         *row_lines(result["rows"]),

@@ -1,4 +1,7 @@
-"""What scoring costs: the figures of segmentation and of detection, without files."""
+"""What scoring costs: the figures of segmentation and of detection, of what is in memory.
+
+Reading annotations, parsing predictions and gathering them over processes are not in it.
+"""
 
 import statistics
 from collections.abc import Mapping
@@ -33,6 +36,7 @@ def measure_eval(
     frames: int,
     detections: int,
     repeats: int,
+    space: LabelSpace,
     progress: bool = True,
 ) -> dict:
     """Measures the official protocol on random frames, in this process.
@@ -43,6 +47,7 @@ def measure_eval(
         frames: how many frames detection is measured on; A2D's test split has 2365.
         detections: on each of them.
         repeats: figures are medians.
+        space: the labels.
         progress: shows a progress bar.
 
     Raises:
@@ -56,7 +61,7 @@ def measure_eval(
         detections=detections,
         repeats=repeats,
     )
-    space, random = LabelSpace.a2d(), np.random.default_rng(0)
+    random = np.random.default_rng(0)
     painted = [_painted(random, height, width, space) for _ in range(label_maps)]
     truths = [
         rasterize_instances(_painted(random, height, width, space), (height, width), space).astype(
@@ -91,8 +96,8 @@ def measure_eval(
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     rates = {name: label_maps / medians[name] for name in ("nine_figures", "painted", "bincount")}
     titles = {
-        "nine_figures": "nine figures of label maps",
-        "painted": f"nine figures of {NUM_PAINTED} instances a frame",
+        "nine_figures": "nine figures of label maps in memory",
+        "painted": f"nine figures of {NUM_PAINTED} instances a frame in memory",
     }
     return {
         "machine": machine(),
@@ -118,7 +123,7 @@ def measure_eval(
                 for name, title in titles.items()
             ),
             make_row(
-                f"detection mAP of {frames} frames, {detections} detections each",
+                f"detection mAP of {frames} frames in memory, {detections} detections each",
                 medians["detection"],
                 "s",
                 limit=medians["iou"],
@@ -181,6 +186,6 @@ def eval_lines(result: Mapping) -> list[str]:
     return [
         machine_line(result["machine"]),
         f"{frames['label_maps']} label maps of {frames['height']}x{frames['width']} pixels; medians"
-        f" of {result['repeats']}; one process",
+        f" of {result['repeats']}; one process; no file is read or parsed",
         *row_lines(result["rows"]),
     ]

@@ -24,12 +24,13 @@ from a2d_d2.label_space import LabelSpace
 MOST_SECONDS = 3
 
 
-def measure_index(*, shrink: int, repeats: int, progress: bool = True) -> dict:
+def measure_index(*, shrink: int, repeats: int, space: LabelSpace, progress: bool = True) -> dict:
     """Measures the first start and later ones on a fabricated release without clips.
 
     Args:
         shrink: of :func:`a2d_d2.data.measure.fabricate_release`; 1 for A2D's size.
         repeats: of the second start; figures are medians.
+        space: the labels of the release.
         progress: shows progress bars.
 
     Returns:
@@ -39,7 +40,6 @@ def measure_index(*, shrink: int, repeats: int, progress: bool = True) -> dict:
         ValueError: a number is out of range.
     """
     check_counts(shrink=shrink, repeats=repeats)
-    space = LabelSpace.a2d()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         fabricate_release(root, space, shrink)

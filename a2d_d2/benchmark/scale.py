@@ -1,6 +1,6 @@
 """How the time and memory of a training step and of inference grow with the size of the work.
 
-Each point runs in a process of its own, which alone makes its peak of memory its own.
+Training and inference at each point run in a process of their own, whose peak of memory is theirs.
 """
 
 import os
@@ -22,6 +22,7 @@ from a2d_d2.benchmark.common import (
     peak_bytes,
     peak_gpu_bytes,
     random_model,
+    reset_peaks,
     resident_bytes,
     seconds_of,
     set_threads,
@@ -97,15 +98,17 @@ MEMORY = {"training_mib": "memory of training", "inference_mib": "memory of infe
 
 @dataclass(frozen=True)
 class ScalePoint:
-    """The measurement of one size in one process.
+    """The measurement of one size, of training or of inference, in one process.
 
     Attributes:
+        training: what to measure.
         config_file, options: of the model, which gets random weights.
         work: its size.
         repeats: times are the least of these, after one to warm up.
         threads: of the network.
     """
 
+    training: bool
     config_file: str
     options: tuple[str, ...]
     work: Work
@@ -126,22 +129,21 @@ class ScalePoint:
             random_clip(cfg, work.height, work.width, seed, instances=work.actors)
             for seed in range(work.clips)
         ]
-        inference = [{key: x for key, x in clip.items() if key != "instances"} for clip in clips]
-        seconds, memory = {}, {}
-        with torch.no_grad():
-            before = _taken()
-            ways = {"inference": lambda: seconds_of(lambda: model(inference))}
-            interleave(ways, 1, description="", progress=False)
-            memory["inference_mib"] = (_peak() - before) / MIB
-            seconds |= interleave(ways, self.repeats, description="", progress=False)
-        model.train()
+        reset_peaks()
         before = _taken()
-        parts = TrainingParts(model, cfg, clips)
-        ways = {name: way for name, way in parts.ways().items() if name in STAGES}
-        interleave({"step": ways["step"]}, 1, description="", progress=False)
-        memory["training_mib"] = (_peak() - before) / MIB
-        interleave(ways, 1, description="", progress=False)
-        seconds |= interleave(ways, self.repeats, description="", progress=False)
+        if self.training:
+            title, ways = "training_mib", TrainingParts(model.train(), cfg, clips).ways()
+            first = {"step": ways["step"]}
+            ways = {name: way for name, way in ways.items() if name in STAGES}
+        else:
+            title = "inference_mib"
+            inputs = [{key: x for key, x in clip.items() if key != "instances"} for clip in clips]
+            first = ways = {"inference": lambda: seconds_of(lambda: model(inputs))}
+        with torch.set_grad_enabled(self.training):
+            interleave(first, 1, description="", progress=False)
+            memory = {title: (_peak() - before) / MIB}
+            interleave(ways, 1, description="", progress=False)
+            seconds = interleave(ways, self.repeats, description="", progress=False)
         return {name: min(values) for name, values in seconds.items()} | memory
 
 
@@ -193,8 +195,11 @@ def measure_scale(
             measured = []
             for size in axis.sizes[:points]:
                 work = Work(**axis.work(size))
-                point = ScalePoint(config_file, tuple(options), work, repeats, threads)
-                measured.append(in_new_process(point))
+                common = (config_file, tuple(options), work, repeats, threads)
+                inference, training = (
+                    in_new_process(ScalePoint(training, *common)) for training in (False, True)
+                )
+                measured.append(inference | training)
                 bar.update()
             axes[axis.name] = {
                 "sizes": list(axis.sizes[:points]),

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from a2d_d2.benchmark.common import machine_line
@@ -67,12 +68,13 @@ def video_block(results: dict) -> str:
     streams = [results[name] for name in names]
     lines, commands = [], []
     for name, stream in zip(names, streams, strict=True):
-        commands.append(
+        otherwise = (
             f"stream --frames {stream['frames']['measured']} --batch-size "
             f"{stream['frames']['batch_size']} --repeats {stream['repeats']} --threads "
             f"{stream['machine']['threads']} --json results/benchmarks/{name}.json "
             f"TEST.DETECTIONS_PER_IMAGE {stream['frames']['detections']}"
         )
+        commands.append(_command(stream, otherwise))
     if streams:
         frames, machine = streams[0]["frames"], streams[0]["machine"]
         titles = {
@@ -112,10 +114,10 @@ def video_block(results: dict) -> str:
             f"{size['width']} pixels and at most {size['most_detections']} detections a frame."
         )
         threads = memory["machine"]["threads"]
-        commands.append(f"memory --threads {threads} --json results/benchmarks/memory.json")
+        otherwise = f"memory --threads {threads} --json results/benchmarks/memory.json"
+        commands.append(_command(memory, otherwise))
     if commands:
-        told = ", ".join(f"`python tools/benchmark.py {command}`" for command in commands)
-        lines.append(f"Written by {told}.")
+        lines.append(f"Written by {', '.join(commands)}.")
     return "\n".join(lines)
 
 
@@ -125,7 +127,7 @@ def stages_block(result: dict) -> str:
     return _paragraphs(
         [machine_line(machine)],
         row_lines(result["rows"]),
-        ["Written by `python tools/benchmark.py all --json results/benchmarks/cpu.json`."],
+        [f"Written by {_command(result, 'all --json results/benchmarks/cpu.json')}."],
     )
 
 
@@ -135,32 +137,41 @@ def network_block(results: dict) -> str:
     for command, more in (("train", "--repeats 3 --steps 2"), ("infer", "--repeats 5")):
         result = results.get(f"{command}_R101")
         if result:
+            otherwise = (
+                f"{command} --config-file {result['config_file']} --height 320 --width 568 {more} "
+                f"--json results/benchmarks/{command}_R101.json {' '.join(result['options'])}"
+            ).rstrip()
             parts += [
                 [machine_line(result["machine"])],
                 row_lines(result["rows"]),
-                [
-                    f"Written by `python tools/benchmark.py {command} --config-file "
-                    f"{result['config_file']} --height 320 --width 568 {more} --json "
-                    f"results/benchmarks/{' '.join([command + '_R101.json', *result['options']])}`."
-                ],
+                [f"Written by {_command(result, otherwise)}."],
             ]
     return _paragraphs(*parts)
 
 
 def growth_block(result: dict) -> str:
     """The tables of ``results/benchmarks/scale.json``."""
-    command = (
-        f"Written by `python tools/benchmark.py scale --threads {result['machine']['threads']} "
-        f"--repeats {result['repeats']} --json results/benchmarks/scale.json --plot "
-        "docs/images/scale.png`."
+    otherwise = (
+        f"scale --threads {result['machine']['threads']} --repeats {result['repeats']} --json "
+        "results/benchmarks/scale.json --plot docs/images/scale.png"
     )
-    return _paragraphs(scale_lines(result), [command])
+    return _paragraphs(scale_lines(result), [f"Written by {_command(result, otherwise)}."])
 
 
 def plan_block(result: dict) -> str:
     """The figures of ``results/benchmarks/plan.json`` as the command prints them."""
-    command = "Written by `python tools/benchmark.py plan --json results/benchmarks/plan.json`."
-    return _paragraphs(["```", *plan_lines(result), "```"], [command])
+    written = f"Written by `{result['command']}`."
+    return _paragraphs(["```", *plan_lines(result), "```"], [written])
+
+
+def _command(result: Mapping, otherwise: str) -> str:
+    """The command that wrote a result, in code.
+
+    Args:
+        result: with "command" since the tool records it.
+        otherwise: arguments of tools/benchmark.py, for an older result.
+    """
+    return f"`{result.get('command', f'python tools/benchmark.py {otherwise}')}`"
 
 
 def _paragraphs(*parts: list[str]) -> str:

@@ -12,6 +12,9 @@ from detectron2.modeling import build_model
 from a2d_d2.benchmark.common import (
     check_counts,
     interleave,
+    kept_bytes,
+    machine,
+    machine_line,
     mask_rcnn_cfg,
     median_seconds,
     moving_frames,
@@ -19,6 +22,7 @@ from a2d_d2.benchmark.common import (
     processor_seconds,
     random_model,
     ratio,
+    reset_peaks,
     seconds_of,
 )
 from a2d_d2.benchmark.memory import in_new_process
@@ -76,6 +80,28 @@ def test_peak_memory_is_not_that_of_the_process_that_started_it():
     peak = peak_bytes()
     assert peak > 2**29
     assert 2**26 < in_new_process(peak_bytes) < peak - 2**28
+
+
+def test_a_peak_starts_anew():
+    np.ones(2**26)  # half a GiB, touched and given back
+    before = peak_bytes()
+    reset_peaks()
+    assert peak_bytes() < before - 2**28
+
+
+def test_what_autograd_keeps_is_without_the_parameters():
+    model = torch.nn.Sequential(torch.nn.Linear(50, 20, bias=False), torch.nn.Sigmoid())
+    x = torch.ones(10, 50)
+    assert kept_bytes(lambda: model(x), model) == 4 * 10 * (50 + 20)
+
+
+def test_the_machine_has_a_name():
+    found = machine()
+    assert found["processor"] and found["device"]
+    old = {name: x for name, x in found.items() if name != "processor"} | {"device": "x86_64"}
+    assert machine_line(old).startswith("x86_64, ")
+    assert machine_line(old | {"processor": "EPYC"}).startswith("x86_64, EPYC, ")
+    assert machine_line(old | {"processor": "x86_64"}) == machine_line(old)
 
 
 def test_a_process_that_dies_is_said():

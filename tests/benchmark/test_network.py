@@ -31,9 +31,12 @@ def test_figures_of_training_by_hand():
     figures = train.summarise(TRAINING, waits, BATCH)
     assert figures["seconds"]["needed"] == {"median": 30, "repeats": [30, 60, 30]}
     assert figures["waiting_share"] == pytest.approx(0.1)
-    step, waiting = figures["rows"]
+    step, strict, waiting = figures["rows"]
     assert (step["measured"], step["limit"]) == (33_000, 30_000)
     assert step["ratio"] == pytest.approx(1.1) and step["met"]
+    # Without temporal modules 26, 52 and 25: 33 / 26, 90 / 52 and 33 / 25.
+    assert (strict["measured"], strict["limit"]) == (33_000, 26_000)
+    assert strict["ratio"] == pytest.approx(33 / 25) and not strict["met"]
     assert (waiting["measured"], waiting["limit"]) == (2000, 20_000)
     assert waiting["ratio"] == pytest.approx(0.1) and not waiting["met"]
     without_flow = {name: x for name, x in TRAINING.items() if name != "flow_backbone"}
@@ -50,7 +53,8 @@ def test_figures_of_inference_by_hand():
         **{name: TRAINING[name] for name in [*infer.NEEDED, "preprocess"] if name in TRAINING},
     }
     frames = {"computed": 3, "video": 9, "video_distinct": 5, "video_annotated": 3}
-    frame, video = infer.summarise(seconds, frames)["rows"]
+    frame, strict, video = infer.summarise(seconds, frames)["rows"]
+    assert strict["limit"] == 26_000 and strict["ratio"] == pytest.approx(36 / 26)
     assert frame["ratio"] == pytest.approx(1.2) and not frame["met"]
     assert video["ratio"] == 1.5 and video["met"] is None
     assert "5 frames through the backbones instead of 9" in video["limit_name"]
@@ -160,7 +164,8 @@ def test_the_commands_measure_and_profile(benchmark, tmp_path):
         assert status == 0
         result = json.loads(path.read_text())
         assert printed.splitlines() == lines(result)
-        assert len(result["rows"]) == 2
+        assert len(result["rows"]) == 3
+        assert result["command"].startswith(f"python tools/benchmark.py {name} --config-file ")
     for name in ("train_step", "inference"):
         assert "aten::" in (tmp_path / "profile" / f"{name}.txt").read_text()
         trace = json.loads((tmp_path / "profile" / f"{name}.json").read_text())

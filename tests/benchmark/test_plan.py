@@ -6,16 +6,21 @@ import pytest
 import torch
 from torch import nn
 
-from a2d_d2.benchmark.plan import count_operations, plan, plan_lines
+from a2d_d2.benchmark.plan import count_operations, plan, plan_lines, read_loading
 
 GIVEN = {
     "teraflops": 2.0,
     "gigabytes": 1.0,
+    "memory_gib": 31.0,
     "clip_seconds": None,
     "load_seconds": 0.1,
     "clip_kib": 1000.0,
 }
-TRAINING = {"clips": 1000, "batch": 16}
+COUNTED = {
+    "model": {"parameters": 2**30, "parameters_trained": 10**9, "states": 1, "kept_bytes": 2**30},
+    "operations": {"inference": {"backbone": 1e11, "temporal": 1e11}, "training": 1e12},
+    "training": {"clips": 1000, "batch": 16, "evaluations": 2, "loaders": 4},
+}
 
 
 class _Stream(nn.Conv2d):
@@ -31,45 +36,72 @@ class _Model(nn.Module):
         super().__init__()
         self.backbone = nn.Sequential(_Stream(3, 4), _Stream(4, 5))
         self.backbone[0].requires_grad_(False)
-        self.roi_heads = _Stream(5, 2)
+        self.roi_heads = nn.ModuleDict({"box_head": _Stream(5, 2), "mask_head": _Stream(5, 4)})
 
     def forward(self, clips):
-        return self.roi_heads(self.backbone(clips[0]["image"])).sum()
+        regions = self.backbone(clips[0]["image"])
+        boxes = self.roi_heads["box_head"](regions)
+        return boxes.sum() + self.roi_heads["mask_head"](regions[:1]).sum()
 
 
 def test_operations_by_hand():
-    counts = count_operations(_Model(), {"image": torch.zeros(2, 3, 8, 10), "instances": []})
-    pixels = 2 * 2 * 8 * 10 * 9  # two operations, two frames, nine taps
+    clip = {"image": torch.zeros(2, 3, 8, 10), "instances": []}
+    counts = count_operations(_Model(), clip, {"all": 7, "foreground": 3})
+    pixels = 2 * 8 * 10 * 9  # two operations, nine taps
     assert counts["inference"] == {
-        "backbone": pixels * (3 * 4 + 4 * 5),
-        "roi_heads": pixels * 5 * 2,
+        "backbone": 2 * pixels * (3 * 4 + 4 * 5),  # two frames
+        "roi_heads": pixels * (2 * 5 * 2 + 5 * 4),
     }
-    assert counts["training"] == pixels * (3 * 4 + 3 * 4 * 5)  # the first layer is frozen
+    streams = 2 * pixels * (3 * 4 + 3 * 4 * 5)  # the first layer is frozen
+    assert counts["training"] == streams + 3 * pixels * (7 * 5 * 2 + 3 * 5 * 4)
 
 
 def test_a_plan_by_hand():
-    one = plan(1, TRAINING, 1e12, 4e9, GIVEN)
+    one = plan(1, COUNTED, GIVEN)
+    evaluation = 2 * 2365 * 0.1 / 3600  # a fifth of the operations of training
+    held = 4 + 8e9 / 2**30  # GiB: parameters; gradients and momentum
     assert one == {
         "gpus": 1,
         "batch": 16,
         "steps": 63,  # 62.5
         "compute_seconds": 8.0,  # 16 clips of half a second
         "exchange_seconds": 0.0,
-        "hours": pytest.approx(63 * 8 / 3600),
+        "evaluation_hours": pytest.approx(evaluation),
+        "hours": pytest.approx(63 * 8 / 3600 + evaluation),
+        "accumulate": 1,  # 27.5 of 27.9 GiB
+        "memory_gib": pytest.approx(held + 16),
+        "first": "compute",
         "loader_cores": pytest.approx(0.2),
         "cache_mb": pytest.approx(2 * 1.024),
     }
-    four = plan(4, TRAINING, 1e12, 4e9, GIVEN)
+    four = plan(4, COUNTED, GIVEN)
+    assert (four["first"], four["accumulate"]) == ("exchange", 1)
     assert four["compute_seconds"] == 2.0
     assert four["exchange_seconds"] == pytest.approx(2 * 3 / 4 * 4)
     assert four["loader_cores"] == pytest.approx(4 * 0.1 / 8)
-    many = plan(32, TRAINING, 1e12, 4e9, GIVEN | {"clip_seconds": 3.0})
+    many = plan(32, COUNTED, GIVEN | {"clip_seconds": 3.0})
     assert (many["batch"], many["steps"], many["compute_seconds"]) == (32, 32, 3.0)
+
+
+def test_a_plan_of_little_memory_and_slow_loaders():
+    small = plan(1, COUNTED, GIVEN | {"memory_gib": 20.0})
+    assert small["accumulate"] == 4  # 4 clips: 15.5 GiB of 18
+    assert small["memory_gib"] == pytest.approx(4 + 8e9 / 2**30 + 4)
+    assert plan(1, COUNTED, GIVEN | {"memory_gib": 13.0})["accumulate"] is None
+    slow = plan(1, COUNTED, GIVEN | {"load_seconds": 4.0, "clip_kib": None})
+    assert slow["first"] == "load" and "cache_mb" not in slow
+    hours = slow["hours"] - slow["evaluation_hours"]
+    assert hours == pytest.approx(63 * 16 * 4.0 / 4 / 3600)  # four processes
+    assert slow["loader_cores"] == pytest.approx(4)
 
 
 def test_the_command_plans(benchmark, tmp_path):
     path = tmp_path / "plan.json"
+    measured = tmp_path / "data.json"
+    clip = {"frames": 5, "load_ms": 50.0, "kib": 100.0}
+    measured.write_text(json.dumps({"clips": {"training clip of 64x80, resized": clip}}))
     options = ("--gpus", "1", "8", "--clip-seconds", "0.5", "--json", str(path))
+    options += ("--measured", str(measured), "--clip-kib", "7")
     status, printed, _ = benchmark("plan", *options, "SOLVER.IMS_PER_BATCH", "8")
     assert status == 0
     result = json.loads(path.read_text())
@@ -77,7 +109,21 @@ def test_the_command_plans(benchmark, tmp_path):
     assert [one["compute_seconds"] for one in result["plans"]] == [4.0, 0.5]
     counts = result["operations"]["inference"]
     assert counts["backbone"] == counts["flow_backbone"] > counts["temporal"] > 0
-    assert "loader_cores" not in result["plans"][0]
+    # Three of five frames; what is given stays.
+    assert result["given"]["load_seconds"] == pytest.approx(0.03)
+    assert result["given"]["clip_kib"] == 7
+    assert result["model"]["kept_bytes"] > 0 and result["machine"]["torch"]
+
+
+def test_loading_is_read_from_the_figures_of_all_stages(tmp_path):
+    path = tmp_path / "all.json"
+    clips = {"training clip of 64x80": {"frames": 4, "load_ms": 8.0}}  # older: no KiB
+    path.write_text(json.dumps({"stages": {"data": {"clips": clips}}}))
+    assert read_loading(path, 64, 80, 2) == {"load_seconds": 0.004, "clip_kib": None}
+    for text in ("[]", "{}", json.dumps({"clips": {"training clip of 64x81": clips}})):
+        path.write_text(text)
+        with pytest.raises(ValueError, match="all.json have no clip of 64x80; write them with"):
+            read_loading(path, 64, 80, 2)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +131,11 @@ def test_the_command_plans(benchmark, tmp_path):
     [
         (("--gpus", "0"), "error: --gpus is 0; it must be at least 1"),
         (("--teraflops", "0"), "error: --teraflops is 0; it must be above 0"),
+        (("--clip-seconds", "-3"), "error: --clip-seconds is -3; it must be above 0"),
+        (("--clip-seconds", "0"), "error: --clip-seconds is 0; it must be above 0"),
+        (("--load-seconds", "nan"), "error: --load-seconds is nan; it must be above 0"),
+        (("--clip-kib", "-1"), "error: --clip-kib is -1; it must be above 0"),
+        (("--measured", "no.json"), "error: cannot read figures of loading no.json: No such file"),
     ],
 )
 def test_a_wrong_argument_is_one_line(benchmark, arguments, message):

@@ -4,6 +4,7 @@ import json
 import mmap
 
 import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -61,17 +62,28 @@ def test_a_point_measures_all_stages_of_its_work(monkeypatch):
     monkeypatch.setattr(scale, "random_clip", random_clip)
     threads = torch.get_num_threads()
     work = Work(window=5, height=64, width=64, clips=2, actors=3)
-    point = ScalePoint(CONFIG, ("MODEL.FPN.OUT_CHANNELS", "8"), work, 1, threads)()
-    assert set(point) == {*scale.STAGES, *scale.MEMORY}
-    assert all(point[name] > 0 for name in scale.STAGES)
-    assert [len(clip["image"]) for clip in seen] == [5, 5]
-    assert [len(clip["instances"][0]) for clip in seen] == [3, 3]
+    common = (CONFIG, ("MODEL.FPN.OUT_CHANNELS", "8"), work, 1, threads)
+    training, inference = ScalePoint(True, *common)(), ScalePoint(False, *common)()
+    assert set(inference) == {"inference", "inference_mib"}
+    assert set(training) == {*scale.STAGES, *scale.MEMORY} - set(inference)
+    assert all(x > 0 for name, x in (training | inference).items() if name in scale.STAGES)
+    assert [len(clip["image"]) for clip in seen] == [5] * 4
+    assert [len(clip["instances"][0]) for clip in seen] == [3] * 4
+
+
+def test_memory_is_the_peak_since_the_model_was_built():
+    """In a process that had a larger peak before."""
+    common = (CONFIG, (), Work(height=64, width=64, clips=1), 1, 1)
+    np.ones(2**26)  # half a GiB, touched and given back
+    mib = ScalePoint(True, *common)()["training_mib"]
+    assert 5 < mib < 300
 
 
 def test_resident_memory_comes_and_goes():
     before = resident_bytes()
     with mmap.mmap(-1, 2**27) as block:  # the allocator might serve a tensor from what it holds
-        block.write(b"1" * 2**27)
+        for start in range(0, 2**27, mmap.PAGESIZE):  # touched without a copy beside it
+            block[start] = 1
         assert 2**26 < resident_bytes() - before < 2**28
     assert resident_bytes() - before < 2**26
 

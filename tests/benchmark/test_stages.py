@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shlex
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ from a2d_d2.benchmark.evaluation import eval_lines, measure_eval
 from a2d_d2.benchmark.flow import flow_lines, measure_flow
 from a2d_d2.benchmark.imports import IMPORTS, import_lines, measure_import
 from a2d_d2.benchmark.index import index_lines, measure_index
+from a2d_d2.label_space import LabelSpace
 
 TOOL = Path(__file__).parents[2] / "tools/benchmark.py"
 EVAL = {"height": 40, "width": 56, "label_maps": 2, "frames": 3, "detections": 5, "repeats": 2}
+EVAL |= {"space": LabelSpace.a2d()}
 
 
 @pytest.fixture
@@ -40,17 +43,20 @@ def check(result, lines, goals):
 
 
 def test_flow():
-    result = measure_flow(
-        height=64, width=80, frames=12, videos=1, repeats=2, workers=1, progress=False
-    )
+    size = {"height": 64, "width": 80, "frames": 12, "videos": 1, "tool_videos": 2}
+    result = measure_flow(**size, repeats=1, length=3, workers=1, progress=False)
     lines = flow_lines(result)
-    check(result, lines, ["at most 1.25 times"])
+    check(result, lines, ["at most 1.25 times"] * 2 + ["at least 0.9 cores"])
+    tool = result["tool"]
+    assert tool["seconds"] > 0 < tool["start"] and tool["videos"] == 2
+    assert 0 < tool["busy_cores"] < 3
+    assert tool["stored"] > result["frames"]["stored"]
     per_frame = result["milliseconds_a_frame"]
     assert set(per_frame) == {
         *("prepare", "decode", "dis", "encode_frames", "encode_flow", "limit")
     }
     assert all(value > 0 for value in per_frame.values())
-    assert result["frames"]["stored"] >= 7
+    assert 3 <= result["frames"]["stored"] <= 12
     assert sum("encoding flow" in line for line in lines) == 1
 
 
@@ -66,6 +72,7 @@ def test_data(small_cfg, tmp_path):
         # frames and flow of each clip
         assert part["files"] == round(2 * part["frames"] * part["clips"])
         assert part["load_ms"] > part["decode_ms"]
+        assert 1 < part["kib"] < 100
 
 
 def test_eval():
@@ -75,7 +82,7 @@ def test_eval():
 
 
 def test_index():
-    result = measure_index(shrink=1000, repeats=2, progress=False)
+    result = measure_index(shrink=1000, repeats=2, space=LabelSpace.a2d(), progress=False)
     check(result, index_lines(result), ["at most 3 s", None])
     assert result["annotated_frames"] == 4 * 3 + 5 + 2 + 1
 
@@ -91,10 +98,20 @@ def test_import():
 
 def test_all_is_one_table(tool, monkeypatch, tmp_path):
     monkeypatch.setattr("a2d_d2.benchmark.imports.measure_import.__kwdefaults__", _CHEAP)
-    path = tmp_path / "all.json"
-    status, printed, _ = tool("all", "--quick", "--json", str(path))
+    path, profile = tmp_path / "all.json", tmp_path / "profile"
+    config = str(Path(__file__).parents[2] / "configs/synthetic/R18_FPN.yaml")
+    command = ("--quick", "--config-file", config, "--width", "96", "--profile", str(profile))
+    command += ("--json", str(path), "MODEL.FPN.OUT_CHANNELS", "8")
+    status, printed, _ = tool("all", *command)
     assert status == 0
     result = json.loads(path.read_text())
+    assert result["command"] == shlex.join(["python", "tools/benchmark.py", "all", *command])
+    for name, stage in result["stages"].items():
+        if name != "import":
+            assert stage["config_file"] == config
+            assert stage["options"][-2:] == ["MODEL.FPN.OUT_CHANNELS", "8"]
+    assert result["stages"]["infer"]["release"] == {"height": 64, "width": 96}
+    assert {path.name for path in profile.iterdir()} >= {"train_step.txt", "inference.txt"}
     assert list(result["stages"]) == ["flow", "data", "train", "infer", "eval", "index", "import"]
     assert result["rows"] == [row for x in result["stages"].values() for row in x["rows"]]
     table = [line for line in printed.splitlines() if line.startswith("|")]
@@ -116,6 +133,16 @@ _CHEAP = {"imports": {"one": ("0", "import csv", True)}, "progress": False}
         (("eval", "--detections", "0"), "error: --detections is 0; it must be at least 1"),
         (("index", "--shrink", "0"), "error: --shrink is 0; it must be at least 1"),
         (("import", "--repeats", "0"), "error: --repeats is 0; it must be at least 1"),
+        (("flow", "--tool-videos", "0"), "error: --tool-videos is 0; it must be at least 1"),
+        (
+            ("flow", "INPUT.FLOW_METHOD", "farneback"),
+            "error: INPUT.FLOW_METHOD is farneback; only preparing with dis is measured: add "
+            "INPUT.FLOW_METHOD dis",
+        ),
+        (
+            ("index", "--shrink", "500", "DATASETS.LABEL_SPACE", "no.yaml"),
+            "error: cannot read label space no.yaml: No such file or directory",
+        ),
     ],
 )
 def test_a_wrong_argument_is_one_line(tool, arguments, message):

@@ -12,6 +12,8 @@ from a2d_d2.utils.readme import (
     BLOCKS,
     DOCUMENTS,
     demo_block,
+    network_block,
+    stages_block,
     take_over_demo,
     update_document,
     video_block,
@@ -160,3 +162,19 @@ def test_figures_of_streaming_stand_side_by_side():
     command = "stream --frames 2 --batch-size 4 --repeats 3 --threads 1 --json results/benchmarks/"
     assert f"{command}stream_10.json TEST.DETECTIONS_PER_IMAGE 10`" in lines[-1]
     assert video_block({}) == ""
+    results["memory"] = memory | {"command": "python tools/benchmark.py memory --long 9"}
+    assert video_block(results).endswith("`python tools/benchmark.py memory --long 9`.")
+
+
+def test_the_command_that_a_result_holds_is_told():
+    results = json.loads((ROOT / "results/benchmarks/cpu.json").read_text())
+    results.pop("command", None)
+    assert stages_block(results).endswith("all --json results/benchmarks/cpu.json`.")
+    results["command"] = "python tools/benchmark.py all --json x.json"
+    assert stages_block(results).endswith(f"Written by `{results['command']}`.")
+    train = results["stages"]["train"]
+    older = "`python tools/benchmark.py train --config-file configs/synthetic/R18_FPN.yaml --height"
+    assert older in network_block({"train_R101": train})
+    newer = "python tools/benchmark.py train --repeats 9"
+    block = network_block({"train_R101": train | {"command": newer}})
+    assert block.endswith(f"Written by `{newer}`.")
