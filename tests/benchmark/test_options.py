@@ -5,9 +5,10 @@ import math
 
 import pytest
 import torch
+from detectron2.structures import Boxes, Instances
 
 from a2d_d2.benchmark import options
-from a2d_d2.benchmark.options import TRIALS, Size, Step, compare, options_lines
+from a2d_d2.benchmark.options import TRIALS, Size, Step, compare, options_lines, paste
 from a2d_d2.utils.readme import options_block
 
 
@@ -36,6 +37,14 @@ def test_a_step_is_that_of_its_configuration(small_cfg):
     assert once.norm() > 0 and once.equal(again)
     assert options._equality(*steps[:2]) == "yes, bit by bit"
     torch.testing.assert_close(recomputed, once, rtol=1e-4, atol=1e-5)
+
+
+def test_pasting_again_and_again_gives_the_same():
+    found = Instances((4, 4), pred_boxes=Boxes(torch.tensor([[1.0, 1, 3, 3]])))
+    found.pred_masks = torch.ones(1, 1, 2, 2)
+    first, second = (paste(found, (8, 8)) for _ in range(2))
+    assert first.pred_masks.sum() == 16 and second.pred_masks.equal(first.pred_masks)
+    assert found.pred_boxes.tensor.tolist() == [[1, 1, 3, 3]]
 
 
 @pytest.fixture
