@@ -17,7 +17,8 @@ table. A --config-file gives flow the windows, eval and index the label space; i
 stream: milliseconds a frame of streaming, of its parts, of the naive way (the whole window of every
 frame) and of Mask R-CNN on single frames. memory: peak memory of a short and of a long video. Both
 say whether their goals are met. scale: how time and memory grow with the size of the work. plan:
-the operations of a model, and how long its training takes on some GPUs (docs/scaling.md).
+the operations of a model, and how long its training takes on some GPUs (docs/scaling.md). options:
+what switches and ways that were tried cost and gain, without and with each in turns.
 
 Timings want a machine that does nothing else.
 """
@@ -36,6 +37,7 @@ from a2d_d2.benchmark.imports import import_lines, measure_import
 from a2d_d2.benchmark.index import index_lines, measure_index
 from a2d_d2.benchmark.infer import infer_lines, measure_infer
 from a2d_d2.benchmark.memory import measure_memory, memory_lines
+from a2d_d2.benchmark.options import measure_options, options_lines
 from a2d_d2.benchmark.plan import measure_plan, plan_lines
 from a2d_d2.benchmark.rows import row_lines
 from a2d_d2.benchmark.scale import measure_scale, scale_lines
@@ -179,6 +181,13 @@ def main() -> None:
         "--measured", metavar="JSON", help="of data or all: gives --load-seconds and --clip-kib"
     )
     _add_common(plan)
+
+    options = _add(commands, "options", _options, "switches and what was tried, without and with")
+    _add_config(options)
+    _add_size(options, 96, 128)
+    _add_size(options, 320, 568, "full-")
+    _add_counts(options, repeats=7)
+    _add_common(options)
 
     everything = _add(commands, "all", None, "run " + ", ".join(STAGES))
     everything.add_argument(
@@ -373,6 +382,22 @@ def _stage_command(name: str, args: argparse.Namespace) -> list[str]:
         value = getattr(args, option)
         command += [] if value is None else [f"--{option.replace('_', '-')}", str(value)]
     return [*command, *(args.opts if "config_file" in SHARED[name] else ())]
+
+
+def _options(args: argparse.Namespace) -> tuple[dict, list[str]]:
+    path, options = _model(args, "configs/synthetic/R18_FPN.yaml")
+    result = measure_options(
+        path,
+        options,
+        height=args.height,
+        width=args.width,
+        full_height=args.full_height,
+        full_width=args.full_width,
+        repeats=args.repeats,
+        threads=args.threads,
+    )
+    result = {"config_file": path, "options": options} | result
+    return result, options_lines(result)
 
 
 def _all(stages: dict[str, argparse.Namespace]) -> tuple[dict, list[str]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from a2d_d2.benchmark.common import machine_line
 from a2d_d2.benchmark.memory import LARGEST_CHANGE, LENGTHS, PATHS
+from a2d_d2.benchmark.options import options_lines
 from a2d_d2.benchmark.plan import plan_lines
 from a2d_d2.benchmark.rows import row_lines
 from a2d_d2.benchmark.scale import scale_lines
@@ -174,6 +175,15 @@ def _command(result: Mapping, otherwise: str) -> str:
     return f"`{result.get('command', f'python tools/benchmark.py {otherwise}')}`"
 
 
+def options_block(result: dict) -> str:
+    """The table of ``results/benchmarks/options.json``."""
+    command = (
+        f"Written by `python tools/benchmark.py options --threads {result['machine']['threads']} "
+        f"--repeats {result['repeats']} --json results/benchmarks/options.json`."
+    )
+    return _paragraphs(options_lines(result), [command])
+
+
 def _paragraphs(*parts: list[str]) -> str:
     return "\n\n".join("\n".join(lines) for lines in parts)
 
@@ -190,7 +200,10 @@ BLOCKS = {
 # The blocks of each document: name to the results and what writes it.
 DOCUMENTS = {
     "README.md": BLOCKS,
-    "docs/benchmarks.md": {"stages": ("results/benchmarks/cpu.json", stages_block)},
+    "docs/benchmarks.md": {
+        "stages": ("results/benchmarks/cpu.json", stages_block),
+        "options": ("results/benchmarks/options.json", options_block),
+    },
     "docs/scaling.md": {
         "network": ("results/benchmarks", network_block),
         "growth": ("results/benchmarks/scale.json", growth_block),
