@@ -91,6 +91,17 @@ def readme_block(results: Mapping) -> str:
     return "\n\n".join(parts)
 
 
+def longer_block(results: Mapping) -> str:
+    """What the README shows of trainings of more steps."""
+    tables = [_findings(results), *_coco(results), _validation(results)]
+    parts = [table.markdown() for table in tables if table.rows]
+    parts.append(
+        "Written by `python tools/run_experiments.py` and `python tools/update_readme.py` "
+        "(`results/synthetic_long/results.json`)."
+    )
+    return "\n\n".join(parts)
+
+
 def data_note(results: Mapping) -> str:
     """What was measured on what."""
     data, base = results["data"], results["base"]

@@ -13,7 +13,7 @@ from a2d_d2.benchmark.rows import row_lines
 from a2d_d2.benchmark.scale import scale_lines
 from a2d_d2.engine.demo import SEED, full_demo_summary, settings_digest
 from a2d_d2.evaluation.tables import markdown_table
-from a2d_d2.experiments.tables import readme_block
+from a2d_d2.experiments.tables import longer_block, readme_block
 from a2d_d2.utils.files import write_json
 from a2d_d2.utils.reliability import coverage_figures, reliability_block
 
@@ -193,6 +193,7 @@ BLOCKS = {
     "r101": ("results/r101_step.json", step_block),
     "index": ("results/start.json", index_block),
     "experiments": ("results/synthetic/results.json", readme_block),
+    "longer": ("results/synthetic_long/results.json", longer_block),
     # Folders: of the files that are there, all of which may be missing.
     "reliability": ("results/reliability", reliability_block),
     "video": ("results/benchmarks", video_block),
@@ -211,7 +212,7 @@ DOCUMENTS = {
     },
 }
 # Left out while neither their results nor their markers are there.
-OPTIONAL = {"experiments"}
+OPTIONAL = {"experiments", "longer"}
 
 
 def take_over_demo(demo: Path, root: Path) -> None:
