@@ -63,7 +63,7 @@ def test_the_command(benchmark, quick, tmp_path):
     assert status == 0
     result = json.loads(path.read_text())
     assert printed.splitlines() == options_lines(result)
-    rows = {row["what"].split(":")[0].split(",")[-1].strip(): row for row in result["trials"]}
+    rows = {row["what"]: row for row in result["trials"]}
     assert len(rows) == len(result["trials"]) == len(TRIALS) + 9
     for row in rows.values():
         assert row["before_ms"] > 0 and row["after_ms"] > 0 and math.isfinite(row["ratio"])
