@@ -295,7 +295,8 @@ def _validation(results: Mapping) -> Table:
     for system in _systems(results):
         if system.weights_of in results["systems"]:
             continue  # the same training
-        name = "segmentation/joint/mIoU" if system.has_masks else "detection/joint/mAP"
+        trains_masks = system.has_masks and not system.weights_of
+        name = "segmentation/joint/mIoU" if trains_masks else "detection/joint/mAP"
         curves = [record["validation"].get(name, []) for record in _records(results, system.name)]
         ends = [_half_and_end(curve) for curve in curves if len(curve) > 1]
         if ends:

@@ -126,6 +126,16 @@ def test_validation_half_way_and_at_the_end(make_record):
     }
 
 
+def test_validation_of_shared_weights_is_of_what_was_trained(make_record):
+    curves = {"segmentation/joint/mIoU": [[50, 2.0], [100, 2.0]]}
+    record = make_record("no_mask_grabcut", weights_of="tsmt")
+    record["validation"] = curves | {"detection/joint/mAP": [[50, 30.0], [100, 41.0]]}
+    title = "Was training long enough?"
+    (table,) = [t for t in all_tables(summarize_records([record])) if t.title == title]
+    ((_, _, cells),) = table.rows
+    assert cells == ["joint mAP", "30.0", "41.0", "+11.0", "1"]
+
+
 def test_results_are_made_again_of_their_own_file(make_record, tmp_path):
     for record in (make_record("full", base=40.0), make_record("zero_shot-cat", base=10.0)):
         write_record(tmp_path / "records", record)
