@@ -138,4 +138,4 @@ def test_the_command_does_not_pass_on_nothing(run):
     with pytest.raises(ValueError, match="--max-frames is 0; it must be at least 1"):
         run("--max-frames", "0")
     with pytest.raises(ValueError, match="nothing was detected, so nothing was compared"):
-        run("--max-frames", "1", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "1.1")
+        run("--max-frames", "1", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "1.0")

@@ -139,14 +139,17 @@ def test_pictures_whose_size_is_unknown_are_refused(data):
         decode_image(data + bytes(64), cv2.IMREAD_COLOR)
 
 
-@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "ppm", "pgm", "tif", "webp"])
-@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+@pytest.mark.parametrize(
+    ("suffix", "depth"),
+    [
+        *((suffix, np.uint8) for suffix in ("png", "jpg", "bmp", "ppm", "pgm", "tif", "webp")),
+        *((suffix, np.uint16) for suffix in ("png", "ppm", "pgm", "tif")),
+    ],
+)
 def test_files_of_pictures_are_those_of_opencv(tmp_path, suffix, depth):
     path = tmp_path / f"picture.{suffix}"
     shape = (13, 22) if suffix == "pgm" else (13, 22, 3)
     image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    if suffix not in ("png", "ppm", "pgm", "tif") and depth == np.uint16:
-        pytest.skip("has eight bits alone")
     cv2.imwrite(str(path), image.astype(depth) * (257 if depth == np.uint16 else 1))
     for flags in (cv2.IMREAD_COLOR, cv2.IMREAD_UNCHANGED):
         np.testing.assert_array_equal(read_image(path, flags), cv2.imread(str(path), flags))
