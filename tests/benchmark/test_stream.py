@@ -255,7 +255,8 @@ def test_the_command_prints_and_writes_its_figures(benchmark, tmp_path):
 
 def test_lines_by_hand():
     facts = {
-        "machine": dict.fromkeys(["device", "cores", "threads", "torch", "detectron2", "opencv"]),
+        "machine": {"device": "CPU", "cores": 2, "threads": 1}
+        | dict.fromkeys(("torch", "detectron2", "opencv"), "1.0"),
         "model": {
             "depth": 101,
             "window": 5,
@@ -267,6 +268,7 @@ def test_lines_by_hand():
         "repeats": 3,
     }
     lines = stream_lines(facts | summarise(PARTS | WAYS, window=5))
+    assert any("CPU, 2 cores, 1 threads; torch 1.0, Detectron2 1.0" in line for line in lines)
     rows = {line[:64].strip(): line[64:].split(maxsplit=1) for line in lines}
     assert rows["sum of these parts"] == ["30000.0"]
     assert rows["flow backbone"] == ["12000.0"]
