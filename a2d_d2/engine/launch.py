@@ -12,6 +12,7 @@ from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from a2d_d2.engine.stop import STOPPED, Stopped, passing_on
+from a2d_d2.utils.parallel import end_with_parent
 
 # The last line of a traceback that a user's mistake leaves in a process.
 USER_ERROR = re.compile(
@@ -20,6 +21,12 @@ USER_ERROR = re.compile(
 )
 # What torch says when a port is taken, or not all machines come in time.
 _NOT_JOINED = re.compile(r"^torch\.distributed\.Dist(?:Network|Store)Error: (.*)", re.MULTILINE)
+
+
+def _in_process(main: Callable, args: argparse.Namespace) -> None:
+    # torch sends SIGINT when the parent dies, which background jobs of a shell ignore.
+    end_with_parent()
+    main(args)
 
 
 def launch_main(main: Callable, args: argparse.Namespace) -> None:
@@ -51,13 +58,13 @@ def launch_main(main: Callable, args: argparse.Namespace) -> None:
         with passing_on() if args.num_gpus * args.num_machines > 1 else contextlib.nullcontext():
             try:
                 launch(
-                    main,
+                    _in_process,
                     args.num_gpus,
                     num_machines=args.num_machines,
                     machine_rank=args.machine_rank,
                     # Detectron2's default is one port a user: two trainings would meet there.
                     dist_url=args.dist_url if args.num_machines > 1 else "auto",
-                    args=(args,),
+                    args=(main, args),
                 )
             except ProcessRaisedException as error:
                 last = str(error).strip().splitlines()[-1]

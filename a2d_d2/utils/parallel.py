@@ -21,13 +21,19 @@ def default_workers() -> int:
 
 def _start_worker() -> None:
     cv2.setNumThreads(1)  # the processes already use all cores
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for more work for ever."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
+def end_with_parent() -> None:
+    """Lets this process end once the one that started it is gone, instead of waiting for ever."""
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=wait, daemon=True).start()
 
 
 def parallel_map(

@@ -44,7 +44,8 @@ def test_figures_by_hand():
         },
     }
     facts = {
-        "machine": dict.fromkeys(["device", "cores", "threads", "torch", "detectron2", "opencv"]),
+        "machine": {"device": "CPU", "cores": 2, "threads": 1}
+        | dict.fromkeys(("torch", "detectron2", "opencv"), "1.0"),
         "frames": {"height": 1, "width": 2, "most_detections": 5},
     }
     lines = [line.strip() for line in memory_lines(facts | figures)]

@@ -107,7 +107,7 @@ def test_an_evaluation_that_is_due_comes_first(killed, trainings):
 
 
 def test_a_loss_that_is_not_finite_ends_the_training_and_can_be_replayed(trainings):
-    opts = ["MODEL.FLOW.PIXEL_STD", "(0.0, 0.0, 0.0)"]
+    opts = ["MODEL.FLOW.PIXEL_STD", "(1e-45, 1e-45, 1e-45)"]
     assert _end(trainings, "not_finite", opts) == 2
     log = _log(trainings, "not_finite")
     file = trainings.folder / "not_finite" / "non_finite" / "step_0000000.pth"
