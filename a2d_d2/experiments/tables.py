@@ -298,27 +298,29 @@ def _validation(results: Mapping) -> Table:
         trains_masks = system.has_masks and not system.weights_of
         name = "segmentation/joint/mIoU" if trains_masks else "detection/joint/mAP"
         curves = [record["validation"].get(name, []) for record in _records(results, system.name)]
-        ends = [_half_and_end(curve) for curve in curves if len(curve) > 1]
-        if ends:
-            half, end = ([pair[i] for pair in ends] for i in (0, 1))
-            gains = [b - a for a, b in zip(half, end, strict=True)]
-            cells = [_number(mean(half)), _number(mean(end)), _number(mean(gains), std(gains), "+")]
+        found = [_half_and_end(curve) for curve in curves if len(curve) > 1]
+        if found:
+            half, last, end = zip(*found, strict=True)
+            gains = [[b - a for a, b in zip(x, end, strict=True)] for x in (half, last)]
+            cells = [_number(mean(half)), _number(mean(end))]
+            cells += [_number(mean(gain), std(gain), "+") for gain in gains]
             figure = "joint " + name.split("/")[-1]
-            rows.append((system.title, "", [figure, *cells, str(len(ends))]))
+            rows.append((system.title, "", [figure, *cells, str(len(found))]))
     return Table(
         "Was training long enough?",
         "Figures on the held-out training videos after half of the steps (of separate training: of "
         "its second stage) and at the end, painted with the defaults. The learning rate falls "
-        "with the steps, so that half way is not where a training of half the length would end.",
-        [("", ["figure", "half way", "at the end", "gain", "seeds"])],
+        "with the steps, so that half way is not where a training of half the length would end. "
+        "Last gain: since the last evaluation but one.",
+        [("", ["figure", "half way", "at the end", "gain", "last gain", "seeds"])],
         rows,
     )
 
 
-def _half_and_end(curve: Sequence[tuple[int, float]]) -> tuple[float, float]:
-    """The values nearest to half of the steps, and at their end."""
-    last = curve[-1][0]
-    return min(curve, key=lambda point: abs(point[0] - last / 2))[1], curve[-1][1]
+def _half_and_end(curve: Sequence[tuple[int, float]]) -> tuple[float, float, float]:
+    """The values nearest to half of the steps, before the last one, and at their end."""
+    middle = curve[-1][0] / 2
+    return min(curve, key=lambda point: abs(point[0] - middle))[1], curve[-2][1], curve[-1][1]
 
 
 # ---------------------------------------------------------------- other protocols
