@@ -6,7 +6,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import cv2
@@ -120,24 +120,31 @@ def measure_flow(
                 ratio=ratio(seconds["prepare"], limit),
                 most_ratio=MOST_RATIO,
             ),
-            make_row(
-                "tools/prepare_clips.py without its start, a frame and process",
-                1000 * (tool["seconds"] - tool["start"]) * workers / of_tool,
-                "ms",
-                limit=per_frame["limit"],
-                limit_name="decode and DIS, measured before",
-                most_ratio=MOST_RATIO,
-            ),
-            make_row(
-                "tools/prepare_clips.py with its start: what it keeps busy",
-                tool["busy_cores"],
-                "cores",
-                limit=workers,
-                limit_name=f"its {workers} processes",
-                at_least=LEAST_BUSY * workers,
-            ),
+            *_tool_rows(tool, workers, per_frame["limit"]),
         ],
     }
+
+
+def _tool_rows(tool: dict[str, float], workers: int, limit: float) -> Iterator[dict]:
+    """The table's rows of :func:`_run_tool`; ``limit`` is in milliseconds a frame."""
+    seconds = tool["seconds"] - tool["start"]
+    if seconds > 0:  # so few videos that the start hides them say nothing
+        yield make_row(
+            "tools/prepare_clips.py without its start, a frame and process",
+            1000 * seconds * workers / tool["stored"],
+            "ms",
+            limit=limit,
+            limit_name="decode and DIS, measured before",
+            most_ratio=MOST_RATIO,
+        )
+    yield make_row(
+        "tools/prepare_clips.py with its start: what it keeps busy",
+        tool["busy_cores"],
+        "cores",
+        limit=workers,
+        limit_name=f"its {workers} processes",
+        at_least=LEAST_BUSY * workers,
+    )
 
 
 def _run_tool(root: Path, options: list[str]) -> dict[str, float]:
