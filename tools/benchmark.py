@@ -180,6 +180,7 @@ def main() -> None:
     plan.add_argument(
         "--measured", metavar="JSON", help="of data or all: gives --load-seconds and --clip-kib"
     )
+    plan.add_argument("--step", metavar="JSON", help="of train on one GPU: gives --clip-seconds")
     _add_common(plan)
 
     options = _add(commands, "options", _options, "switches and what was tried, without and with")
@@ -370,8 +371,10 @@ def _plan(args: argparse.Namespace) -> tuple[dict, list[str]]:
         load_seconds=args.load_seconds,
         clip_kib=args.clip_kib,
         measured=args.measured,
+        step=args.step,
     )
-    result = {"config_file": path, "options": options, "measured": args.measured} | result
+    files = {"measured": args.measured, "step": args.step}
+    result = {"config_file": path, "options": options} | files | result
     return result, plan_lines(result)
 
 

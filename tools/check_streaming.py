@@ -11,6 +11,8 @@ masks as a share of its pixels; the exit code is 1 when one is above 1e-4.
 import argparse
 import functools
 import operator
+import shlex
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -35,7 +37,7 @@ def main() -> int:
     )
     parser.add_argument("videos", nargs="+", metavar="VIDEO")
     parser.add_argument("--config-file", required=True, metavar="C")
-    parser.add_argument("--weights", metavar="W", help="in place of MODEL.WEIGHTS")
+    parser.add_argument("--weights", metavar="W", help="its checkpoint; else MODEL.WEIGHTS")
     parser.add_argument("--json", metavar="OUT", help="write the differences there, too")
     parser.add_argument("--max-frames", type=int, metavar="N", help="of each video (default: all)")
     parser.add_argument("--batch-size", type=int, default=4, help="frames (default %(default)s)")
@@ -49,9 +51,8 @@ def main() -> int:
         raise ValueError(f"--max-frames is {args.max_frames}; it must be at least 1")
     for video in args.videos:
         next(iter_frames(video))  # says what is wrong before the model is built
-    if args.weights:
-        opts += ["MODEL.WEIGHTS", args.weights]
-    cfg = setup_cfg(args.config_file, opts)
+    weights = ["MODEL.WEIGHTS", args.weights] if args.weights else []
+    cfg = setup_cfg(args.config_file, [*weights, *opts])
     predictor = StreamingPredictor.from_config(cfg, batch_size=args.batch_size, every=args.every)
     clip_wise = ClipWise(cfg, predictor)
     overall, videos = Difference(), {}
@@ -67,7 +68,8 @@ def main() -> int:
         raise ValueError("nothing was detected, so nothing was compared; give other videos")
     if args.json:
         figures = {"tolerance": TOLERANCE, "videos": videos, "overall": asdict(overall)}
-        given = {"config_file": args.config_file, "weights": cfg.MODEL.WEIGHTS, "options": opts}
+        given = {"command": shlex.join(["python", "tools/check_streaming.py", *sys.argv[1:]])}
+        given |= {"config_file": args.config_file, "weights": cfg.MODEL.WEIGHTS, "options": opts}
         write_json(args.json, {**given, "machine": machine(), **figures})
     return int(overall.largest > TOLERANCE)
 

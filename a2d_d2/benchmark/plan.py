@@ -55,6 +55,7 @@ def measure_plan(
     load_seconds: float | None = None,
     clip_kib: float | None = None,
     measured: str | os.PathLike | None = None,
+    step: str | os.PathLike | None = None,
 ) -> dict:
     """Counts the operations and the memory of a model, and plans its training.
 
@@ -66,20 +67,22 @@ def measure_plan(
         teraflops: of one GPU, 10^12 floating-point operations a second, reached and not promised.
         gigabytes: that one GPU sends a second to the others while it receives as many.
         memory_gib: of one GPU.
-        clip_seconds: measured, of one clip in a training step on one device; None plans with the
-            bound from the operations alone.
+        clip_seconds: measured, of one clip in a training step on one device; None takes it from
+            ``step``.
         load_seconds: measured, of one core for one clip; None takes it from ``measured``.
         clip_kib: measured, of a clip's files in the cache; None takes it from ``measured``.
         measured: what ``tools/benchmark.py data`` or ``all`` wrote; None leaves out what is not
             given.
+        step: what ``tools/benchmark.py train`` wrote on one device; None plans with the bound from
+            the operations alone, unless ``clip_seconds`` is given.
 
     Returns:
         "machine" that counted; "model", "operations", "training", "given", and "plans", one for
         each number of GPUs.
 
     Raises:
-        ValueError: a number is out of range, ``measured`` has no clip of that size, or the
-            configuration is wrong or not of a model of clips.
+        ValueError: a number is out of range, ``measured`` or ``step`` has no clip of that size, or
+            the configuration is wrong or not of a model of clips.
     """
     check_counts(height=height, width=width, gpus=min(gpus, default=0))
     given = {
@@ -99,6 +102,9 @@ def measure_plan(
     if measured is not None:
         loading = read_loading(measured, height, width, frames)
         given |= {name: loading[name] for name in loading if given[name] is None}
+    if step is not None:
+        of_step = read_step(step, config_file, height, width)
+        given |= of_step if clip_seconds is None else {}
     model = random_model(cfg)
     clip = random_clip(cfg, height, width)
     operations = count_operations(model, clip, sampled_regions(cfg))
@@ -159,6 +165,38 @@ def read_loading(
         raise ValueError(
             f"{what} {path} have no clip of {height}x{width}; write them with tools/benchmark.py "
             f"data --full-height {height} --full-width {width} --json {path}"
+        ) from error
+
+
+def read_step(
+    path: str | os.PathLike, config_file: str, height: int, width: int
+) -> dict[str, float | str]:
+    """What one clip takes in a training step that was measured.
+
+    Returns:
+        "clip_seconds", and "device", the machine in words.
+
+    Raises:
+        ValueError: the file cannot be read, or is of another model or size.
+    """
+    what = "figures of a training step"
+    result = read_json(path, what)
+    try:
+        release = result["release"]
+        if (release["height"], release["width"]) != (height, width):
+            raise ValueError("another size")
+        if os.path.basename(result["config_file"]) != os.path.basename(config_file):
+            raise ValueError("another model")
+        seconds = result["seconds"]["step"]["median"] / result["batch"]["clips"]
+        if not 0 < seconds < math.inf:
+            raise ValueError("no time")
+        device = result["machine"]["device"]
+        return {"clip_seconds": seconds, "device": f"{device}, {result['batch']['precision']}"}
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        raise ValueError(
+            f"{what} {path} are not of {config_file} on {height}x{width}; write them with "
+            f"tools/benchmark.py train --config-file {config_file} --height {height} --width "
+            f"{width} --json {path}"
         ) from error
 
 
@@ -288,7 +326,7 @@ def plan_lines(result: Mapping) -> list[str]:
     measured = given["clip_seconds"] is not None
     time = f"bound at {given['teraflops']:g} TFLOP/s (assumed)"
     if measured:
-        time = f"{given['clip_seconds']:g} s (given)"
+        time = f"{given['clip_seconds']:.3g} s ({given.get('device', 'given')})"
     loading = [
         f"{given[name] * factor:.0f} {unit}"
         for name, factor, unit in (("load_seconds", 1000, "ms of a core"), ("clip_kib", 1, "KiB"))

@@ -44,10 +44,11 @@ def step_block(result: dict) -> str:
         f"training {result['training_seconds']:.1f} s and "
         f"{result['training_peak_gib']:.1f} GiB, inference {result['inference_seconds']:.1f} s and "
         f"{result['inference_peak_gib']:.1f} GiB; inference takes {ratio:.1f} times as long as "
-        "Mask R-CNN on one frame with one such backbone. CPU times are noisy; none was measured on "
-        f"a GPU. Files in the model zoo's formats fill {loaded}; the rest is what the paper starts "
-        "at random (temporal convolutions, action head) and the flow stream's FPN, which ImageNet "
-        "has no weights for. Written by `python tools/measure_step.py --stand-in-weights --json "
+        "Mask R-CNN on one frame with one such backbone. CPU times are noisy; those of a GPU are "
+        f"in docs/scaling.md. Files in the model zoo's formats fill {loaded}; the rest is what the "
+        "paper starts at random (temporal convolutions, action head) and the flow stream's FPN, "
+        "which ImageNet has no weights for. Written by `python tools/measure_step.py "
+        "--stand-in-weights --json "
         "results/r101_step.json`."
     )
 
@@ -97,8 +98,21 @@ def video_block(results: dict) -> str:
             f"temporal layers, {frames['height']}x{frames['width']} pixels, random weights, "
             f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''} on a CPU core. "
             "Detection costs the same in every way and holds the second ratio below its limit. "
-            "Nothing was measured on a GPU.",
+            "Streaming was not measured on a GPU.",
         ]
+    if "check_streaming" in results:
+        check = results["check_streaming"]
+        overall = check["overall"]
+        lines += [
+            "",
+            f"Streaming against every frame's clip on its own, {overall['frames']} frames and "
+            f"{overall['instances']} instances of {', '.join(check['videos'])}; largest difference "
+            f"of scores {overall['scores']:.1e}, of boxes {overall['boxes']:.1e} of the longer side"
+            f" ({overall['pixels']:.1e} pixels), of masks {overall['masks']:.1e} of the frame "
+            f"(goal: at most {check['tolerance']:g}).",
+            "",
+        ]
+        commands.append(f"`{check['command']}`")
     if "memory" in results:
         memory = results["memory"]
         for path, title in PATHS.items():
@@ -133,20 +147,21 @@ def stages_block(result: dict) -> str:
 
 
 def network_block(results: dict) -> str:
-    """The tables of ``train_R101.json`` and ``infer_R101.json``, of ``results/benchmarks``."""
+    """The tables of ``train_R101*.json`` and ``infer_R101*.json``, of ``results/benchmarks``."""
     parts = []
     for command, more in (("train", "--repeats 3 --steps 2"), ("infer", "--repeats 5")):
-        result = results.get(f"{command}_R101")
-        if result:
-            otherwise = (
-                f"{command} --config-file {result['config_file']} --height 320 --width 568 {more} "
-                f"--json results/benchmarks/{command}_R101.json {' '.join(result['options'])}"
-            ).rstrip()
-            parts += [
-                [machine_line(result["machine"])],
-                row_lines(result["rows"]),
-                [f"Written by {_command(result, otherwise)}."],
-            ]
+        for name in (f"{command}_R101", f"{command}_R101_gpu"):
+            result = results.get(name)
+            if result:
+                otherwise = (
+                    f"{command} --config-file {result['config_file']} --height 320 --width 568 "
+                    f"{more} --json results/benchmarks/{name}.json {' '.join(result['options'])}"
+                ).rstrip()
+                parts += [
+                    [machine_line(result["machine"])],
+                    row_lines(result["rows"]),
+                    [f"Written by {_command(result, otherwise)}."],
+                ]
     return _paragraphs(*parts)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from a2d_d2.benchmark.plan import count_operations, plan, plan_lines, read_loading
+from a2d_d2.benchmark.plan import count_operations, plan, plan_lines, read_loading, read_step
 
 GIVEN = {
     "teraflops": 2.0,
@@ -126,6 +126,31 @@ def test_loading_is_read_from_the_figures_of_all_stages(tmp_path):
             read_loading(path, 64, 80, 2)
 
 
+def test_a_clip_takes_as_long_as_in_a_measured_step(benchmark, tmp_path):
+    path, out = tmp_path / "train.json", tmp_path / "plan.json"
+    step = {"config_file": "configs/a2d_R101_FPN.yaml", "machine": {"device": "NVIDIA X"}}
+    step |= {"release": {"height": 64, "width": 80}, "batch": {"clips": 8, "precision": "bf16"}}
+    step["seconds"] = {"step": {"median": 2.0}}
+    path.write_text(json.dumps(step))
+    config = "elsewhere/a2d_R101_FPN.yaml"
+    found = read_step(path, config, 64, 80)
+    assert found == {"clip_seconds": 0.25, "device": "NVIDIA X, bf16"}
+    for change in (
+        {"release": {"height": 64, "width": 96}},
+        {"config_file": "configs/a2d_R50_FPN.yaml"},
+        {"batch": {"clips": 0, "precision": "bf16"}},
+        {"seconds": {}},
+    ):
+        path.write_text(json.dumps(step | change))
+        with pytest.raises(ValueError, match="train.json are not of elsewhere/.* on 64x80; write"):
+            read_step(path, config, 64, 80)
+    path.write_text(json.dumps(step | {"config_file": "config.yaml"}))
+    options = ("--gpus", "1", "--step", str(path), "--json", str(out))
+    status, printed, _ = benchmark("plan", *options, "SOLVER.IMS_PER_BATCH", "8")
+    assert status == 0 and "0.25 s (NVIDIA X, bf16)" in printed
+    assert json.loads(out.read_text())["plans"][0]["compute_seconds"] == 2.0
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -135,6 +160,7 @@ def test_loading_is_read_from_the_figures_of_all_stages(tmp_path):
         (("--clip-seconds", "0"), "error: --clip-seconds is 0; it must be above 0"),
         (("--load-seconds", "nan"), "error: --load-seconds is nan; it must be above 0"),
         (("--clip-kib", "-1"), "error: --clip-kib is -1; it must be above 0"),
+        (("--step", "no.json"), "error: cannot read figures of a training step no.json: No such"),
         (("--measured", "no.json"), "error: cannot read figures of loading no.json: No such file"),
     ],
 )

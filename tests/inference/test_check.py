@@ -139,3 +139,7 @@ def test_the_command_does_not_pass_on_nothing(run):
         run("--max-frames", "0")
     with pytest.raises(ValueError, match="nothing was detected, so nothing was compared"):
         run("--max-frames", "1", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "1.0")
+
+
+def test_a_key_of_the_command_line_counts_more_than_weights(run):
+    assert run("--max-frames", "1", "--weights", "none.pth", "MODEL.WEIGHTS", "")[0] == 0

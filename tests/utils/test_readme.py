@@ -162,6 +162,11 @@ def test_figures_of_streaming_stand_side_by_side():
     command = "stream --frames 2 --batch-size 4 --repeats 3 --threads 1 --json results/benchmarks/"
     assert f"{command}stream_10.json TEST.DETECTIONS_PER_IMAGE 10`" in lines[-1]
     assert video_block({}) == ""
+    overall = {"frames": 7, "instances": 9, "scores": 1.2e-6, "boxes": 2e-7, "masks": 0.0}
+    check = {"videos": {"a.mp4": {}, "b.avi": {}}, "overall": overall | {"pixels": 3e-5}}
+    told = video_block({"check_streaming": check | {"tolerance": 1e-4, "command": "check"}})
+    assert "7 frames and 9 instances of a.mp4, b.avi; largest difference of scores 1.2e-06" in told
+    assert "(3.0e-05 pixels)" in told and "at most 0.0001" in told and "by `check`." in told
     results["memory"] = memory | {"command": "python tools/benchmark.py memory --long 9"}
     assert video_block(results).endswith("`python tools/benchmark.py memory --long 9`.")
 
@@ -178,3 +183,5 @@ def test_the_command_that_a_result_holds_is_told():
     newer = "python tools/benchmark.py train --repeats 9"
     block = network_block({"train_R101": train | {"command": newer}})
     assert block.endswith(f"Written by `{newer}`.")
+    both = network_block({"train_R101": train, "train_R101_gpu": train | {"command": "x"}})
+    assert both.startswith(network_block({"train_R101": train})) and both.endswith("by `x`.")
