@@ -110,7 +110,7 @@ def main() -> None:
 
     flow = _add(commands, "flow", _flow, "prepare the windows of videos")
     _add_size(flow, 320, 568)
-    _add_counts(flow, frames=60, videos=2, tool_videos=24, repeats=3)
+    _add_counts(flow, frames=60, videos=2, tool_videos=96, repeats=3)
     flow.add_argument("--workers", type=int, metavar="N", help="processes; default: every core")
     _add_labels(flow)
 

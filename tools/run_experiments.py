@@ -4,7 +4,7 @@
     python tools/run_experiments.py --suite table3 --root datasets/A2D/Release --output output/paper
 
 Every run is two calls of train_net.py. A call that was stopped goes on where it was. "all" are the
-paper's tables; equal_time trains what is cheaper than the full model for the full model's time.
+paper's tables; equal_time trains the other systems for the full model's time.
 """
 
 import argparse

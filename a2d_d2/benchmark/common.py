@@ -8,7 +8,7 @@ import re
 import resource
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -51,12 +51,12 @@ def synchronize() -> None:
 
 
 def interleave(
-    ways: Mapping[str, Callable[[], float]],
+    ways: Mapping[Hashable, Callable[[], float]],
     repeats: int,
     *,
     description: str,
     progress: bool = True,
-) -> dict[str, list[float]]:
+) -> dict[Hashable, list[float]]:
     """Measures several ways in turns, so that a slow phase of the machine hits all of them alike.
 
     Every second repeat goes through them backwards: what drifts hits none more than another.

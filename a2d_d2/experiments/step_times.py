@@ -12,6 +12,7 @@ from detectron2.config import CfgNode
 from detectron2.utils.events import EventStorage
 
 from a2d_d2.benchmark.common import interleave, machine, seconds_of
+from a2d_d2.engine.stages import training_stages
 from a2d_d2.engine.trainer import ActorActionTrainer
 from a2d_d2.utils.files import write_json
 
@@ -68,13 +69,19 @@ class StepTimes:
         they are; new ones are scaled by what the reference takes now.
 
         Args:
-            configs: of each system, the reference included; their data is prepared.
+            configs: of each system, the reference included; their data is prepared. Where a
+                training has two stages, a step is one of each.
         """
         with tempfile.TemporaryDirectory() as folder:
-            trainings = {name: _Training(cfg, folder) for name, cfg in configs.items()}
-            ways = {name: training.seconds_per_step for name, training in trainings.items()}
+            ways = {
+                (name, stage): _Training(of_stage, folder).seconds_per_step
+                for name, cfg in configs.items()
+                for stage, of_stage in enumerate(training_stages(cfg))
+            }
             seconds = interleave(ways, _ROUNDS, description="seconds a step")
-        found = {name: median(values) for name, values in seconds.items()}
+        found = dict.fromkeys(configs, 0.0)
+        for (name, _), values in seconds.items():
+            found[name] += median(values)
         known = self._seconds if self.path.exists() else {}
         scale = known.get(REFERENCE, found[REFERENCE]) / found[REFERENCE]
         result = {name: round(scale * value, 4) for name, value in found.items()} | known

@@ -169,8 +169,8 @@ def _table_3(results: Mapping) -> Table:
 def _equal_time(results: Mapping) -> Table:
     return Table(
         "Table 3 at equal time",
-        "As Table 3, measured; systems whose steps take less time than the full model's are also "
-        'trained for as many steps as take its time ("equal time").',
+        "As Table 3, measured; each other system is also trained for as many steps as take the "
+        'time of the full model ("equal time"). Without joint training: steps of both stages.',
         [(title, SEGMENTATION) for title in LEVELS.values()],
         _beside_longer(results, True, _OFFICIAL),
     )
@@ -405,7 +405,7 @@ def _cost(results: Mapping) -> Table:
                         str(record["seed"]),
                         str(steps),
                         MISSING if seconds is None else f"{seconds / 60:.1f}",
-                        ", ".join(machine["gpus"]) or f"{machine['cores']} CPU cores",
+                        ", ".join(machine["gpus"]) or _cores(machine["cores"]),
                         chosen,
                     ],
                 )
@@ -422,6 +422,10 @@ def _cost(results: Mapping) -> Table:
 
 
 # ---------------------------------------------------------------- cells
+
+
+def _cores(number: int) -> str:
+    return f"{number} CPU core{'s' if number > 1 else ''}"
 
 
 def _systems(results: Mapping) -> list[System]:

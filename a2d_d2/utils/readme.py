@@ -96,7 +96,7 @@ def video_block(results: dict) -> str:
             "",
             f"ResNet-{streams[0]['model']['depth']}, T = {streams[0]['model']['window']}, two "
             f"temporal layers, {frames['height']}x{frames['width']} pixels, random weights, "
-            f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''} on a CPU core. "
+            f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''} of a CPU. "
             "Detection costs the same in every way and holds the second ratio below its limit. "
             "Streaming was not measured on a GPU.",
         ]
@@ -192,11 +192,11 @@ def _command(result: Mapping, otherwise: str) -> str:
 
 def options_block(result: dict) -> str:
     """The table of ``results/benchmarks/options.json``."""
-    command = (
-        f"Written by `python tools/benchmark.py options --threads {result['machine']['threads']} "
-        f"--repeats {result['repeats']} --json results/benchmarks/options.json`."
+    otherwise = (
+        f"options --threads {result['machine']['threads']} --repeats {result['repeats']} --json "
+        "results/benchmarks/options.json"
     )
-    return _paragraphs(options_lines(result), [command])
+    return _paragraphs(options_lines(result), [f"Written by {_command(result, otherwise)}."])
 
 
 def _paragraphs(*parts: list[str]) -> str:

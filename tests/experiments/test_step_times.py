@@ -10,8 +10,9 @@ from a2d_d2.experiments.runs import run_all
 from a2d_d2.experiments.step_times import StepTimes
 
 LONGER = ["tsct", "tshr", "tsmt", "mask_rcnn", "no_mask_grabcut", "no_temporal", "no_flow"]
+LONGER += ["separate_training"]
 SECONDS = {"full": 0.6, "mask_rcnn": 0.2, "no_temporal": 0.4, "no_flow": 0.3}
-SECONDS |= {"tsct": 0.5, "tshr": 0.5, "tsmt": 0.54}
+SECONDS |= {"tsct": 0.5, "tshr": 0.5, "tsmt": 0.54, "separate_training": 0.75}
 
 
 def _write(experiment, seconds):
@@ -28,7 +29,7 @@ def test_steps_are_as_many_as_take_the_time_of_the_full_model(make_experiment):
     assert [run.system.name for run in longer] == [f"{name}-equal_time" for name in LONGER]
     assert experiment.run_config(full).SOLVER.MAX_ITER == 90
     steps = [experiment.training_steps(run) for run in longer]
-    assert steps == [108, 108, 100, 270, 100, 135, 180]
+    assert steps == [108, 108, 100, 270, 100, 135, 180, 144]  # the last of two stages
     assert experiment.run_config(longer[5]).SOLVER.STEPS == (90, 120)
     assert experiment.trained(longer[4]) == longer[2]  # GrabCut refines what TSMT finds
     lines = list(plan_lines(experiment, longer))
@@ -44,7 +45,7 @@ def test_a_dry_run_before_the_measurement_says_so(make_experiment):
     experiment = make_experiment()
     lines = list(plan_lines(experiment, experiment.plan("equal_time")))
     told = [line for line in lines if "its steps are measured first" in line]
-    assert len(told) == 7
+    assert len(told) == len(LONGER)
     assert "step_seconds.json" in told[0]
     assert not any("equal_time" in line for line in lines if not line.startswith("#"))
 
@@ -89,13 +90,17 @@ def test_systems_that_a_file_lacks_are_measured_beside_the_reference(tmp_path, m
     """What is known stays, and gives the unit of what is new."""
     path = tmp_path / "step_seconds.json"
     path.write_text(json.dumps({"seconds": {"full": 0.6, "no_flow": 0.3}}))
-    now = {"full": [1.1, 1.2, 1.3], "tsmt": [1.0, 0.9, 1.1]}
+    now = {("full", 0): [1.1, 1.2, 1.3], ("tsmt", 0): [1.0, 0.9, 1.1]}
+    now |= {("separate_training", 0): [0.8, 0.7, 0.9], ("separate_training", 1): [0.4, 0.6, 0.9]}
     monkeypatch.setattr("a2d_d2.experiments.step_times.interleave", lambda ways, *_, **__: now)
     monkeypatch.setattr("a2d_d2.experiments.step_times._Training", lambda *_: Mock())
     times = StepTimes(path)
     assert times.lacks(["no_flow", "tsmt"]) == ["tsmt"]
-    times.measure(dict.fromkeys(now))
-    assert json.loads(path.read_text())["seconds"] == {"full": 0.6, "no_flow": 0.3, "tsmt": 0.5}
+    stages = "a2d_d2.experiments.step_times.training_stages"
+    monkeypatch.setattr(stages, lambda cfg: [cfg] * (2 if cfg == "separate_training" else 1))
+    times.measure({name: name for name in ("full", "tsmt", "separate_training")})
+    seconds = {"full": 0.6, "no_flow": 0.3, "tsmt": 0.5, "separate_training": 0.7}
+    assert json.loads(path.read_text())["seconds"] == seconds
     assert times.lacks(["no_flow", "tsmt"]) == []
     assert times.factor("tsmt") == pytest.approx(1.2)
     assert StepTimes(tmp_path / "none.json").lacks(["tsmt"]) == ["tsmt"]
