@@ -54,6 +54,9 @@ def add_a2d_config(cfg: CN) -> None:
     # either threshold are not painted. Inference thresholds of the paper's released code.
     cfg.TEST.ACTOR_THRESH = 0.7
     cfg.TEST.ACTION_THRESH = 0.3
+    # Annotated frames that an evaluation runs at once. Frames of different sizes are padded to the
+    # largest, which the network may see.
+    cfg.TEST.IMS_PER_BATCH = 1
     # Number of test frames drawn beside their ground truth after each evaluation; 0 draws none.
     cfg.TEST.NUM_PICTURES = 8
     # Score that chooses the best checkpoint, as a path in metrics.json; "" keeps none.

@@ -181,6 +181,7 @@ def main() -> None:
         "--measured", metavar="JSON", help="of data or all: gives --load-seconds and --clip-kib"
     )
     plan.add_argument("--step", metavar="JSON", help="of train on one GPU: gives --clip-seconds")
+    plan.add_argument("--infer", metavar="JSON", help="of infer on one GPU: time of evaluating")
     _add_common(plan)
 
     options = _add(commands, "options", _options, "switches and what was tried, without and with")
@@ -372,8 +373,9 @@ def _plan(args: argparse.Namespace) -> tuple[dict, list[str]]:
         clip_kib=args.clip_kib,
         measured=args.measured,
         step=args.step,
+        infer=args.infer,
     )
-    files = {"measured": args.measured, "step": args.step}
+    files = {"measured": args.measured, "step": args.step, "infer": args.infer}
     result = {"config_file": path, "options": options} | files | result
     return result, plan_lines(result)
 
@@ -405,11 +407,12 @@ def _options(args: argparse.Namespace) -> tuple[dict, list[str]]:
 
 def _all(stages: dict[str, argparse.Namespace]) -> tuple[dict, list[str]]:
     """Each stage with its arguments; the rows of all in one table."""
-    results = {}
+    results, rows = {}, []
     for name, args in stages.items():
         print(f"{name}:", file=sys.stderr)
-        results[name], _ = args.measure(args)
-    rows = [row for result in results.values() for row in result["rows"]]
+        results[name], lines = args.measure(args)
+        print("\n".join(lines), file=sys.stderr)  # kept, should a later stage fail
+        rows += results[name]["rows"]
     lines = [machine_line(results["flow"]["machine"]), *row_lines(rows)]
     return {"stages": results, "rows": rows}, lines
 

@@ -25,6 +25,7 @@ from a2d_d2.benchmark.common import (
     machine_line,
     random_model,
 )
+from a2d_d2.benchmark.train import WAITING
 from a2d_d2.config import setup_cfg
 from a2d_d2.engine.measure import random_clip
 from a2d_d2.engine.optimizer import build_optimizer
@@ -56,6 +57,7 @@ def measure_plan(
     clip_kib: float | None = None,
     measured: str | os.PathLike | None = None,
     step: str | os.PathLike | None = None,
+    infer: str | os.PathLike | None = None,
 ) -> dict:
     """Counts the operations and the memory of a model, and plans its training.
 
@@ -73,16 +75,19 @@ def measure_plan(
         clip_kib: measured, of a clip's files in the cache; None takes it from ``measured``.
         measured: what ``tools/benchmark.py data`` or ``all`` wrote; None leaves out what is not
             given.
-        step: what ``tools/benchmark.py train`` wrote on one device; None plans with the bound from
-            the operations alone, unless ``clip_seconds`` is given.
+        step: what ``tools/benchmark.py train`` wrote on one device; operations and memory are then
+            those of its frames. None plans with the bound from the operations alone, unless
+            ``clip_seconds`` is given.
+        infer: what ``tools/benchmark.py infer`` wrote there; without it evaluating takes the share
+            of a step that its operations have.
 
     Returns:
         "machine" that counted; "model", "operations", "training", "given", and "plans", one for
         each number of GPUs.
 
     Raises:
-        ValueError: a number is out of range, ``measured`` or ``step`` has no clip of that size, or
-            the configuration is wrong or not of a model of clips.
+        ValueError: a number is out of range, ``measured``, ``step`` or ``infer`` has no clip of
+            that size, or the configuration is wrong or not of a model of clips.
     """
     check_counts(height=height, width=width, gpus=min(gpus, default=0))
     given = {
@@ -102,11 +107,15 @@ def measure_plan(
     if measured is not None:
         loading = read_loading(measured, height, width, frames)
         given |= {name: loading[name] for name in loading if given[name] is None}
-    if step is not None:
-        of_step = read_step(step, config_file, height, width)
-        given |= of_step if clip_seconds is None else {}
+    size = {"height": height, "width": width}
+    if infer is not None:
+        given["frame_seconds"] = read_inference(infer, config_file, **size)
+    if step is not None and clip_seconds is None:
+        of_step = read_step(step, config_file, **size)
+        size = {side: of_step.pop(side) for side in size}
+        given |= of_step
     model = random_model(cfg)
-    clip = random_clip(cfg, height, width)
+    clip = random_clip(cfg, **size)
     operations = count_operations(model, clip, sampled_regions(cfg))
     model.train()
     with EventStorage(0):
@@ -117,8 +126,7 @@ def measure_plan(
             "parameters_trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
             # Momentum; or two moments.
             "states": 2 if isinstance(build_optimizer(cfg, model), torch.optim.AdamW) else 1,
-            "height": height,
-            "width": width,
+            **size,
             "frames": frames,
             "regions": sampled_regions(cfg),
             "kept_bytes": kept,
@@ -168,36 +176,63 @@ def read_loading(
         ) from error
 
 
-def read_step(
-    path: str | os.PathLike, config_file: str, height: int, width: int
-) -> dict[str, float | str]:
-    """What one clip takes in a training step that was measured.
+def read_step(path: str | os.PathLike, config_file: str, height: int, width: int) -> dict:
+    """What one clip takes in the training steps of a measurement that the loader fed.
 
     Returns:
-        "clip_seconds", and "device", the machine in words.
+        "clip_seconds"; "device", the machine in words; "height" and "width" of the network's
+        frames, padded.
 
     Raises:
         ValueError: the file cannot be read, or is of another model or size.
     """
-    what = "figures of a training step"
-    result = read_json(path, what)
+    result = _read_figures(path, "train", config_file, height, width)
+    try:
+        batch = result["batch"]
+        (row,) = (row for row in result["rows"] if row["name"] == WAITING)
+        device = f"{result['machine']['device']}, {batch['precision']}"
+        return {
+            "clip_seconds": _positive(row["limit"] / 1000 / batch["clips"]),
+            "device": f"{device}, {batch['clips']} at once",
+            "height": batch["height"],
+            "width": batch["width"],
+        }
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        raise ValueError(f"{path} holds no figures of training steps") from error
+
+
+def read_inference(path: str | os.PathLike, config_file: str, height: int, width: int) -> float:
+    """Seconds of inference on one annotated frame that were measured; raises as read_step does."""
+    result = _read_figures(path, "infer", config_file, height, width)
+    try:
+        return _positive(result["seconds"]["inference"]["median"])
+    except (LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} holds no figures of inference") from error
+
+
+def _read_figures(
+    path: str | os.PathLike, command: str, config_file: str, height: int, width: int
+) -> dict:
+    result = read_json(path, f"figures of {command}")
     try:
         release = result["release"]
-        if (release["height"], release["width"]) != (height, width):
-            raise ValueError("another size")
-        if os.path.basename(result["config_file"]) != os.path.basename(config_file):
-            raise ValueError("another model")
-        seconds = result["seconds"]["step"]["median"] / result["batch"]["clips"]
-        if not 0 < seconds < math.inf:
-            raise ValueError("no time")
-        device = result["machine"]["device"]
-        return {"clip_seconds": seconds, "device": f"{device}, {result['batch']['precision']}"}
-    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        of_size = (release["height"], release["width"]) == (height, width)
+        of_model = os.path.basename(result["config_file"]) == os.path.basename(config_file)
+    except (LookupError, TypeError) as error:
+        raise ValueError(f"{path} holds no figures of {command}") from error
+    if not (of_size and of_model):
         raise ValueError(
-            f"{what} {path} are not of {config_file} on {height}x{width}; write them with "
-            f"tools/benchmark.py train --config-file {config_file} --height {height} --width "
-            f"{width} --json {path}"
-        ) from error
+            f"figures of {command} {path} are not of {config_file} on {height}x{width}; write them "
+            f"with tools/benchmark.py {command} --config-file {config_file} --height {height} "
+            f"--width {width} --json {path}"
+        )
+    return result
+
+
+def _positive(seconds: float) -> float:
+    if not 0 < seconds < math.inf:
+        raise ValueError("no time")
+    return seconds
 
 
 def sampled_regions(cfg: CfgNode) -> dict[str, int]:
@@ -290,7 +325,9 @@ def plan(gpus: int, counted: Mapping, given: Mapping[str, float | None]) -> dict
     if given["load_seconds"] is not None:
         seconds["load"] = clips * given["load_seconds"] / training["loaders"]
     step = max(seconds["compute"] + seconds["exchange"], seconds.get("load", 0))
-    inference = clip_seconds * sum(counted["operations"]["inference"].values()) / operations
+    inference = given.get("frame_seconds")
+    if inference is None:
+        inference = clip_seconds * sum(counted["operations"]["inference"].values()) / operations
     evaluation = training["evaluations"] * -(-TEST_FRAMES // gpus) * inference / 3600
     held = PARAMETER_BYTES * model["parameters"] + (1 + model["states"]) * trained
     memory = {

@@ -44,6 +44,7 @@ BESIDE = {
 }
 # Of NEEDED, what a stricter limit leaves out: the backbones and the heads alone.
 NOT_STRICT = "temporal_and_fusion"
+WAITING = "waiting for data in a step"  # name of a row; its limit is the mean step that is fed
 MOST_OF_PARTS = 1.2  # the goals: the step over its parts
 MOST_WAITING = 0.05  # and the share of it that waits for data, which is as good as none
 
@@ -256,7 +257,7 @@ def summarise(
 
     Returns:
         "seconds": name to "median" and "repeats", with the sums "needed" and, without the temporal
-        modules, "strict"; "waiting_share"; "rows" of the table.
+        modules, "strict"; "fed": ``waits``; "waiting_share"; "rows" of the table.
     """
     seconds = with_sums(seconds, NEEDED)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
@@ -282,7 +283,7 @@ def summarise(
             most_ratio=MOST_OF_PARTS,
         ),
         make_row(
-            "waiting for data in a step",
+            WAITING,
             1000 * statistics.mean(waits["waiting"]),
             "ms",
             limit=1000 * statistics.mean(waits["step"]),
@@ -295,6 +296,7 @@ def summarise(
         "seconds": {
             name: {"median": medians[name], "repeats": values} for name, values in seconds.items()
         },
+        "fed": {name: list(values) for name, values in waits.items()},
         "waiting_share": share,
         "rows": rows,
     }

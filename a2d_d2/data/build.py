@@ -72,13 +72,14 @@ def check_registered(key: str, names: Iterable[str]) -> None:
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> Iterable[list[dict]]:
-    """A loader of every annotated frame of a data set, one a batch.
+    """A loader of every annotated frame of a data set, TEST.IMS_PER_BATCH at once.
 
     Frames without annotations come too: an evaluation counts them.
     """
     check_registered("DATASETS.TEST", [dataset_name])
     mapper = build_mapper(cfg, is_train=False)
-    return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+    batch_size = cfg.TEST.IMS_PER_BATCH
+    return build_detection_test_loader(cfg, dataset_name, mapper=mapper, batch_size=batch_size)
 
 
 class ReadableClips(Dataset):

@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from a2d_d2.benchmark.plan import count_operations, plan, plan_lines, read_loading, read_step
+from a2d_d2.benchmark.plan import (
+    count_operations,
+    plan,
+    plan_lines,
+    read_inference,
+    read_loading,
+    read_step,
+)
+from a2d_d2.benchmark.train import WAITING
 
 GIVEN = {
     "teraflops": 2.0,
@@ -129,26 +137,37 @@ def test_loading_is_read_from_the_figures_of_all_stages(tmp_path):
 def test_a_clip_takes_as_long_as_in_a_measured_step(benchmark, tmp_path):
     path, out = tmp_path / "train.json", tmp_path / "plan.json"
     step = {"config_file": "configs/a2d_R101_FPN.yaml", "machine": {"device": "NVIDIA X"}}
-    step |= {"release": {"height": 64, "width": 80}, "batch": {"clips": 8, "precision": "bf16"}}
-    step["seconds"] = {"step": {"median": 2.0}}
+    batch = {"clips": 8, "precision": "bf16", "height": 96, "width": 128}
+    step |= {"release": {"height": 64, "width": 80}, "batch": batch}
+    step["rows"] = [{"name": "training step", "limit": 9}, {"name": WAITING, "limit": 2000.0}]
+    step["seconds"] = {"inference": {"median": 0.5}}
     path.write_text(json.dumps(step))
     config = "elsewhere/a2d_R101_FPN.yaml"
     found = read_step(path, config, 64, 80)
-    assert found == {"clip_seconds": 0.25, "device": "NVIDIA X, bf16"}
-    for change in (
-        {"release": {"height": 64, "width": 96}},
-        {"config_file": "configs/a2d_R50_FPN.yaml"},
-        {"batch": {"clips": 0, "precision": "bf16"}},
-        {"seconds": {}},
+    expected = {"clip_seconds": 0.25, "device": "NVIDIA X, bf16, 8 at once"}
+    assert found == expected | {"height": 96, "width": 128}
+    assert read_inference(path, config, 64, 80) == 0.5
+    for change, message in (
+        ({"release": {"height": 64, "width": 96}}, "are not of elsewhere/.* on 64x80; write them"),
+        ({"config_file": "configs/a2d_R50_FPN.yaml"}, "are not of elsewhere/.* on 64x80; write"),
+        ({"batch": {"clips": 0, "precision": "bf16"}}, "train.json holds no figures of training"),
+        ({"rows": []}, "train.json holds no figures of training steps"),
+        ({"release": 3}, "train.json holds no figures of train"),
     ):
         path.write_text(json.dumps(step | change))
-        with pytest.raises(ValueError, match="train.json are not of elsewhere/.* on 64x80; write"):
+        with pytest.raises(ValueError, match=message):
             read_step(path, config, 64, 80)
+    path.write_text(json.dumps(step | {"seconds": {"inference": {"median": -1}}}))
+    with pytest.raises(ValueError, match="train.json holds no figures of inference"):
+        read_inference(path, config, 64, 80)
     path.write_text(json.dumps(step | {"config_file": "config.yaml"}))
-    options = ("--gpus", "1", "--step", str(path), "--json", str(out))
+    options = ("--gpus", "1", "--step", str(path), "--infer", str(path), "--json", str(out))
     status, printed, _ = benchmark("plan", *options, "SOLVER.IMS_PER_BATCH", "8")
-    assert status == 0 and "0.25 s (NVIDIA X, bf16)" in printed
-    assert json.loads(out.read_text())["plans"][0]["compute_seconds"] == 2.0
+    assert status == 0 and "0.25 s (NVIDIA X, bf16, 8 at once)" in printed
+    assert "frames of 96x128 pixels" in printed
+    (planned,) = json.loads(out.read_text())["plans"]
+    assert planned["compute_seconds"] == 2.0
+    assert planned["evaluation_hours"] == pytest.approx(2365 * 0.5 / 3600)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +179,7 @@ def test_a_clip_takes_as_long_as_in_a_measured_step(benchmark, tmp_path):
         (("--clip-seconds", "0"), "error: --clip-seconds is 0; it must be above 0"),
         (("--load-seconds", "nan"), "error: --load-seconds is nan; it must be above 0"),
         (("--clip-kib", "-1"), "error: --clip-kib is -1; it must be above 0"),
-        (("--step", "no.json"), "error: cannot read figures of a training step no.json: No such"),
+        (("--step", "no.json"), "error: cannot read figures of train no.json: No such"),
         (("--measured", "no.json"), "error: cannot read figures of loading no.json: No such file"),
     ],
 )

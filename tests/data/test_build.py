@@ -89,6 +89,13 @@ def test_training_drops_frames_without_annotations_testing_never(make_cfg, empty
     assert len(train_records(everything)) == num_train
 
 
+def test_an_evaluation_takes_several_frames_at_once(make_cfg):
+    loader = build_test_loader(make_cfg("TEST.IMS_PER_BATCH", 3), "a2d_test")
+    batches = [[clip["image_id"] for clip in batch] for batch in loader]
+    ids = [record["image_id"] for record in DatasetCatalog.get("a2d_test")]
+    assert len(ids) > 3 and batches == [ids[i : i + 3] for i in range(0, len(ids), 3)]
+
+
 def test_aspect_ratios_are_not_mixed(make_cfg, monkeypatch):
     cfg = make_cfg("SOLVER.IMS_PER_BATCH", 3)
     records = DatasetCatalog.get("a2d_train")

@@ -275,6 +275,19 @@ def test_single_frame_path_is_detectron2s_bit_for_bit(small_model, small_cfg, ma
     }
 
 
+def test_frames_in_channels_last_have_the_features_of_plain_ones(small_model, make_clip):
+    model = small_model().eval()
+    batch = model.preprocess([make_clip(3, (1,))])
+    with torch.no_grad():
+        fast = model.extract_features(batch.images, batch.flow)
+        plain = model.extract_features(batch.images.contiguous(), batch.flow.contiguous())
+    assert not batch.images.is_contiguous()
+    for stream in ("appearance", "motion"):
+        for level, expected in getattr(plain, stream).items():
+            found = getattr(fast, stream)[level]
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * expected.abs().max())
+
+
 def test_frames_are_normalised_then_padded(small_model, make_clip):
     model = small_model("MODEL.FLOW.PIXEL_MEAN", [1.0, 2.0, 3.0])
     clips = [make_clip(2, (1,), height=40), make_clip(1, (0,), width=48)]
