@@ -4,7 +4,8 @@
     python tools/mutate.py --json results/reliability/mutants.json
 
 A change that no test notices survives; tools/mutants_explained.json says of those that change no
-result why (for Python 3.11 or newer, which write statements alike). The exit code is 1 while another one survives. Stopped runs go on where they were.
+result why (on Python 3.11 or newer, which write statements alike). The exit code is 1 while another
+one survives. Stopped runs go on where they were.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """The mutator on pieces of code, and a whole campaign on a toy project."""
 
 import json
+import sys
 import textwrap
 
 import pytest
