@@ -95,17 +95,9 @@ class RunCheckpointer(SafeCheckpointer):
         return found
 
     def forget(self) -> None:
-        """A new run begins: a resumed one must not go on from checkpoints of an older one."""
-        if not self.save_to_disk:
-            return
-        names = [self._folder / name for name in (RECENT_CHECKPOINTS, LAST_CHECKPOINT)]
-        if any(name.exists() for name in names):
-            logger.warning(
-                f"{self.save_dir} holds checkpoints of an older run: this one begins anew and "
-                "replaces them (--resume would have gone on)"
-            )
-        for name in names:
-            name.unlink(missing_ok=True)
+        """See :func:`forget_checkpoints`; on the main process."""
+        if self.save_to_disk:
+            forget_checkpoints(self._folder)
 
     @property
     def _folder(self) -> Path:
@@ -162,6 +154,19 @@ class RunCheckpointer(SafeCheckpointer):
         if left := [name for name, shape in own.items() if given.get(name) != shape]:
             return f"is not of this model (it lacks {len(left)} tensors, {left[0]} first)"
         return None
+
+
+def forget_checkpoints(folder: Path) -> None:
+    """A new run begins in a folder: a resumed one must not go on from checkpoints of an older."""
+    # The list first: without it the tag still tells a run that was killed here.
+    names = [folder / name for name in (RECENT_CHECKPOINTS, LAST_CHECKPOINT)]
+    if any(name.exists() for name in names):
+        logger.warning(
+            f"{folder} holds checkpoints of an older run: this one begins anew and replaces them "
+            "(--resume would have gone on)"
+        )
+    for name in names:
+        name.unlink(missing_ok=True)
 
 
 def load_last_weights(model: nn.Module, cfg: CfgNode) -> None:

@@ -2,12 +2,13 @@
 
 import logging
 import os
+from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 
-from a2d_d2.engine.checkpoint import FINAL_MODEL, LAST_CHECKPOINT
+from a2d_d2.engine.checkpoint import FINAL_MODEL, LAST_CHECKPOINT, forget_checkpoints
 from a2d_d2.engine.trainer import ActorActionTrainer
 
 ACTOR_STAGE = "actor_stage"  # folder of the first stage in OUTPUT_DIR
@@ -43,16 +44,15 @@ def train_stages(cfg: CfgNode, *, resume: bool) -> None:
             Otherwise begin anew, whatever OUTPUT_DIR holds.
     """
     stages = training_stages(cfg)
+    if not resume and comm.is_main_process():
+        for stage in stages:  # before anything that takes time and may be stopped
+            forget_checkpoints(Path(stage.OUTPUT_DIR))
     for name in cfg.DATASETS.TEST if len(stages) > 1 else ():
         DatasetCatalog.get(name)  # a fault shows now, not after the first stage
-    tags = [os.path.join(stage.OUTPUT_DIR, LAST_CHECKPOINT) for stage in stages]
     if resume:
+        tags = [os.path.join(stage.OUTPUT_DIR, LAST_CHECKPOINT) for stage in stages]
         begun = [i for i, tag in enumerate(tags) if os.path.exists(tag)]
         stages = stages[max(begun, default=0) :]
-    elif len(stages) > 1 and comm.is_main_process():
-        for tag in tags:  # of an older run: a resumed one must not go on there
-            if os.path.exists(tag):
-                os.remove(tag)
     for number, stage in enumerate(stages, start=1):
         if len(stages) > 1:
             logging.getLogger(__name__).info(

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import weakref
 
 import pytest
@@ -160,6 +161,29 @@ def test_a_new_run_forgets_an_older_one_in_its_folder(make_cfg, trained, tmp_pat
         train_stages(make_cfg(), resume=False)
     assert begun == [("actor", 0)]
     assert not list(output.rglob("last_checkpoint"))
+
+
+def test_a_resumed_new_run_does_not_end_with_an_older_one(make_cfg, trained, tmp_path):
+    begun, fail = trained
+    train_stages(make_cfg("SOLVER.MAX_ITER", "1", "SEED", "1"), resume=False)
+    fail["actor"] = KeyboardInterrupt()
+    new = make_cfg("SOLVER.MAX_ITER", "1", "SEED", "2")
+    with pytest.raises(KeyboardInterrupt):
+        train_stages(new, resume=False)
+    train_stages(new, resume=True)
+    assert begun == [("actor", 0), ("action", 0)] + [("actor", 0)] * 2 + [("action", 0)]
+
+
+@pytest.mark.parametrize("branch", ["joint", "separate"])
+def test_a_new_run_forgets_an_older_one_before_it_reads_anything(make_cfg, tmp_path, branch):
+    output = tmp_path / "output"
+    output.mkdir()
+    for name in ("last_checkpoint", "recent_checkpoints.json"):
+        (output / name).write_text('["model_final.pth"]')
+    with pytest.raises(ValueError, match=r"videoset\.csv"):
+        options = ("MODEL.TRAIN_BRANCH", branch, "DATASETS.ROOT", "no/such/release")
+        train_stages(make_cfg(*options), resume=False)
+    assert os.listdir(output) == []
 
 
 def test_a_fault_in_the_test_data_shows_before_the_first_stage(make_cfg, trained):
