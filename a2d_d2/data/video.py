@@ -22,9 +22,9 @@ if "OPENCV_LOG_LEVEL" not in os.environ:
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_FATAL)
 
 
-# So many packets in a row that cannot be decoded are taken for the end of a video: OpenCV tells
-# neither from the other.
-_END = 100
+# So many packets in a row that cannot be decoded are taken for the end of a video, which OpenCV
+# does not tell from them; while the header announces more frames, up to so many.
+_END, _LATEST_END = 100, 10_000
 
 
 class VideoError(ValueError):
@@ -53,11 +53,9 @@ def read_header(path: str | os.PathLike) -> VideoHeader:
     """
     capture = _open(path)
     try:
-        fps, frames = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        return _header(capture)
     finally:
         capture.release()
-    # Broken headers give NaN, infinity or negative numbers.
-    return VideoHeader(fps if 0 < fps < np.inf else 0.0, int(frames) if 0 < frames < 2**31 else 0)
 
 
 def iter_frames(path: str | os.PathLike) -> Iterator[np.ndarray]:
@@ -130,8 +128,10 @@ def grab_past_damage(path: str | os.PathLike) -> Iterator[tuple[cv2.VideoCapture
         )
         if width * height > MAX_PIXELS:
             raise VideoError(f"{path} announces {width:.0f} x {height:.0f} pixels: broken")
-        is_readable, num_rejected = False, 0
-        while num_rejected < _END:
+        announced = _header(capture).num_frames
+        is_readable, num_packets, num_rejected = False, 0, 0
+        while num_rejected < (_LATEST_END if num_packets < announced else _END):
+            num_packets += 1
             if capture.grab():
                 is_readable = True
                 yield capture, num_rejected
@@ -140,6 +140,19 @@ def grab_past_damage(path: str | os.PathLike) -> Iterator[tuple[cv2.VideoCapture
                 num_rejected += 1
         if not is_readable:
             raise undecodable(path)
+    finally:
+        capture.release()
+
+
+def count_packets_after(path: str | os.PathLike, seconds: float) -> int:
+    """How many packets of a video are of frames after that time; decodes nothing."""
+    capture = _open(path)
+    try:
+        capture.set(cv2.CAP_PROP_FORMAT, -1)  # packets as they are
+        count = 0
+        while capture.grab():
+            count += capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 > seconds
+        return count
     finally:
         capture.release()
 
@@ -213,6 +226,12 @@ def _open(path: str | os.PathLike) -> cv2.VideoCapture:
         raise VideoError(f"the name of {ascii(path)} is not UTF-8; rename the file") from error
     # One decoder on all machines, and one thread: loaders and tools run several processes.
     return cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+
+
+def _header(capture: cv2.VideoCapture) -> VideoHeader:
+    fps, frames = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    # Broken headers give NaN, infinity or negative numbers.
+    return VideoHeader(fps if 0 < fps < np.inf else 0.0, int(frames) if 0 < frames < 2**31 else 0)
 
 
 def _retrieve(capture: cv2.VideoCapture, path: str | os.PathLike) -> np.ndarray:

@@ -15,6 +15,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -22,6 +23,7 @@ import numpy as np
 from a2d_d2.data.video import (
     VideoError,
     VideoHeader,
+    count_packets_after,
     damaged_frames,
     grab_past_damage,
     read_header,
@@ -45,10 +47,21 @@ DEFAULT_FPS = 25.0
 _MAX_FPS = 240.0
 # Containers that store the number of frames; in the others it is an estimate from the duration.
 _COUNTED_SUFFIXES = frozenset((".3gp", ".avi", ".m4v", ".mov", ".mp4"))
+# So many frames fewer than announced are no damage: headers are off by one or two.
+_FORGIVEN = 2
 
 _WEBCAM = re.compile(r"webcam:(\d+)")
 
 Retrieve = Callable[[], tuple[bool, np.ndarray | None]]
+
+
+class _Item(NamedTuple):
+    """A frame that is not retrieved yet, with its time stamp in seconds."""
+
+    stamp: float
+    retrieve: Retrieve
+    is_damaged: bool = False
+    num_rejected: int = 0  # packets right before it
 
 
 class VideoSource:
@@ -143,26 +156,28 @@ class VideoSource:
         """
         self.problem, self.first_frame = None, 0
         size, previous = None, -1.0
-        skipped = broken = damaged = resized = 0
+        skipped = broken = damaged = rejected = resized = 0
         reason = ""
         problems: list[str] = []
         with contextlib.closing(self._read(problems)) as frames:
-            for stamp, retrieve, is_damaged in frames:
-                now = self._ascending(stamp, previous)
+            for item in frames:
+                before, now = previous, self._ascending(item.stamp, previous)
                 previous = now
                 if now < self.start:
                     skipped += 1
                     continue
+                if self._wants_after(before):
+                    rejected += item.num_rejected
                 if self.end is not None and now >= self.end:
                     break
                 try:
-                    ok, frame = retrieve()
+                    ok, frame = item.retrieve()
                 except ValueError as error:  # of a picture: broken, or too large
                     ok, reason = False, reason or " ".join(str(error).split())
                 if not ok:
                     broken += 1
                     continue
-                damaged += is_damaged
+                damaged += item.is_damaged
                 if size is None:
                     size, self.first_frame = frame.shape[:2], skipped
                 elif frame.shape[:2] != size:
@@ -177,6 +192,10 @@ class VideoSource:
             raise VideoError(
                 f"{self.name} ends at {previous:.2f} s; the start asked for, {self.start:g} s, "
                 "must be before that"
+            )
+        if rejected:
+            problems.insert(
+                0, f"{counted(rejected, 'packet')} could not be decoded: frames are missing"
             )
         if broken:
             first = f" (the first: {reason})" if reason else ""
@@ -202,63 +221,85 @@ class VideoSource:
             return max(0.0, stamp) if math.isfinite(stamp) else 0.0
         return stamp if previous < stamp < math.inf else previous + 1 / self.fps
 
+    def _wants_after(self, time: float) -> bool:
+        """Whether the span goes on with a frame after the one of that time."""
+        return self.end is None or time + 1.5 / self.fps < self.end
+
     @functools.cached_property
     def _header(self) -> VideoHeader:
         if self._images is not None:
             return VideoHeader(DEFAULT_FPS, len(self._images))
         return VideoHeader(0.0, 0) if self._camera is not None else read_header(self.path)
 
-    def _read(self, problems: list[str]) -> Iterator[tuple[float, Retrieve, bool]]:
-        """Yields (time stamp, what gives the frame, whether it is damaged).
-
-        Adds to ``problems`` when the end is early.
-        """
+    def _read(self, problems: list[str]) -> Iterator[_Item]:
+        """The frames; adds to ``problems`` when the end is early."""
         if self._images is not None:
             return self._read_images()
         if self._camera is not None:
             return self._read_camera(problems)
         return self._read_file(problems)
 
-    def _read_images(self) -> Iterator[tuple[float, Retrieve, bool]]:
+    def _read_images(self) -> Iterator[_Item]:
         for i, path in enumerate(self._images):
-            yield i / DEFAULT_FPS, functools.partial(_read_image, path), False
+            yield _Item(i / DEFAULT_FPS, functools.partial(_read_image, path))
 
-    def _read_camera(self, problems: list[str]) -> Iterator[tuple[float, Retrieve, bool]]:
+    def _read_camera(self, problems: list[str]) -> Iterator[_Item]:
         capture = cv2.VideoCapture(self._camera)
         try:
             self._camera_fps = capture.get(cv2.CAP_PROP_FPS)
             if not capture.grab():
                 raise VideoError(f"cannot open {self.name}: no camera there, or it is in use")
             first = time.monotonic()
-            yield 0.0, capture.retrieve, False
+            yield _Item(0.0, capture.retrieve)
             while capture.grab():
-                yield time.monotonic() - first, capture.retrieve, False
+                yield _Item(time.monotonic() - first, capture.retrieve)
             problems.append("the camera stopped")
         finally:
             capture.release()
 
-    def _read_file(self, problems: list[str]) -> Iterator[tuple[float, Retrieve, bool]]:
-        count, stamp, rejected = 0, 0.0, 0
+    def _read_file(self, problems: list[str]) -> Iterator[_Item]:
+        count, rejected, latest = 0, 0, 0.0
         with contextlib.closing(damaged_frames(self.path)) as damage:
             for capture, num_rejected in grab_past_damage(self.path):
                 count += 1
                 rejected += num_rejected
                 stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-                yield stamp, capture.retrieve, next(damage, False)
-        if rejected:
-            plural = "" if rejected == 1 else "s"
-            problems.append(f"{rejected} packet{plural} could not be decoded: frames are missing")
-        announced = self._header.num_frames
-        tolerance = max(2, announced // 50)
-        is_short = announced - count > tolerance
-        if is_short and self.path.suffix.lower() not in _COUNTED_SUFFIXES:
-            # From the duration, it is too high where the frame rate varies: is time missing too?
-            is_short = announced / self.fps - stamp > (tolerance + 1) / self.fps
-        if is_short:
+                latest = max(latest, stamp)
+                yield _Item(stamp, capture.retrieve, next(damage, False), num_rejected)
+        if not self._wants_after(latest):
+            return
+        if self._is_short(count, rejected, latest):
             problems.append(
-                f"{count} of the {announced} frames that its header announces could be decoded; "
-                "the file is cut or damaged, or its header is wrong"
+                f"{count} of the {self._header.num_frames} frames that its header announces could "
+                "be decoded; the file is cut, trimmed or damaged, or its header is wrong"
             )
+        elif self.path.suffix.lower() == ".gif" and not _has_trailer(self.path):
+            problems.append("the file does not end as a GIF does: it is cut")
+
+    def _is_short(self, count: int, rejected: int, latest: float) -> bool:
+        """Whether a file lacks more than its rejected packets.
+
+        Args:
+            count: of its frames that came.
+            rejected: number of packets before them that could not be decoded.
+            latest: time of the last of them.
+        """
+        announced = self._header.num_frames
+        if announced - count - rejected <= _FORGIVEN:
+            return False
+        suffix = self.path.suffix.lower()
+        is_counted = suffix in _COUNTED_SUFFIXES and not _is_fragmented(self.path)
+        # What is missing before the start is nobody's; an AVI's count has places without a frame.
+        if is_counted and not self.start and suffix != ".avi":
+            return True
+        missing = announced - 1 - latest * self.fps  # at the end
+        if missing <= _FORGIVEN or is_counted:
+            return missing > _FORGIVEN
+        # From the duration, also of the sound, more or less is missing: are there packets of it?
+        return (
+            missing > announced // 50
+            or count_packets_after(self.path, latest + 0.5 / self.fps) > _FORGIVEN
+        )
 
 
 def expand_inputs(
@@ -347,6 +388,19 @@ def _files(folder: Path, suffixes: frozenset[str] | None = None) -> list[Path]:
     paths = (x for x in folder.iterdir() if suffixes is None or x.suffix.lower() in suffixes)
     kept = (path for path in paths if path.is_file() and not path.name.startswith("."))
     return sorted(kept, key=natural_order)
+
+
+def _is_fragmented(path: Path) -> bool:
+    """Whether an MP4 is in fragments, whose frames its header does not count."""
+    with open(path, "rb") as file:
+        return b"mvex" in file.read(2**16)
+
+
+def _has_trailer(path: Path) -> bool:
+    """Whether a GIF ends with the byte that the format asks for; zeros may follow."""
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - 4096))
+        return file.read().rstrip(b"\0").endswith(b";")
 
 
 def _read_image(path: Path) -> tuple[bool, np.ndarray]:

@@ -8,6 +8,7 @@ import pytest
 from a2d_d2.data import video
 from a2d_d2.data.video import (
     VideoError,
+    VideoHeader,
     damaged_frames,
     grab_past_damage,
     iter_frames,
@@ -121,12 +122,12 @@ def test_a_video_that_announces_too_much_is_not_decoded(clip, monkeypatch):
         list(iter_frames(clip))
 
 
-def without_packet(path, number):
-    """A copy of an MPEG-4 video of which the packet ``number`` is zeros."""
+def without_packets(path, number, count=1):
+    """A copy of an MPEG-4 video of which ``count`` packets from ``number`` on are zeros."""
     data = path.read_bytes()
     start_code = b"\x00\x00\x01\xb6"  # of a picture
     places = [i for i in range(len(data)) if data.startswith(start_code, i)]
-    start, end = places[number], places[number + 1]
+    start, end = places[number], places[number + count]
     broken = path.with_name(f"{path.stem}-{number}.mp4")
     broken.write_bytes(data[:start] + bytes(end - start) + data[end:])
     return broken
@@ -134,16 +135,28 @@ def without_packet(path, number):
 
 def test_frames_after_a_packet_that_is_rejected(clip):
     """They are there for whoever asks for them; they have no number."""
-    broken = without_packet(clip, 5)
+    broken = without_packets(clip, 5)
     found = [(number_of(capture.retrieve()[1]), n) for capture, n in grab_past_damage(broken)]
     assert [n for _, n in found] == [0] * 5 + [1, 0]
     assert [i for i, _ in found[:5]] == [0, 1, 2, 3, 4]
     assert len(list(iter_frames(broken))) == 5
     assert list(read_frames(broken, range(NUM_FRAMES))) == [0, 1, 2, 3, 4]
-    first = without_packet(clip, 0)
+    first = without_packets(clip, 0)
     assert [n for _, n in grab_past_damage(first)][0] == 1
     with pytest.raises(VideoError, match="cannot decode .*-clip-0.mp4: broken, not a video, or of"):
         list(iter_frames(first))
+
+
+def test_frames_after_many_packets_that_are_rejected(tmp_path):
+    path = tmp_path / "long.mp4"
+    write_frames(path, (np.full((48, 64, 3), 20 + i, np.uint8) for i in range(150)), 25)
+    broken = without_packets(path, 10, 120)
+    assert [n for _, n in grab_past_damage(broken)] == [0] * 10 + [120] + [0] * 19
+
+
+def test_a_header_that_announces_too_much_makes_no_video_endless(clip, monkeypatch):
+    monkeypatch.setattr(video, "_header", lambda capture: VideoHeader(25, 2**31 - 1))
+    assert len(list(iter_frames(clip))) == NUM_FRAMES
 
 
 def test_names_that_decoders_do_not_take(clip, tmp_path, monkeypatch):

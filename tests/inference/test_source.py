@@ -7,6 +7,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from a2d_d2.data.video import VideoError, VideoHeader, write_frames
 from a2d_d2.inference import source as module
@@ -216,16 +217,128 @@ def test_damage_that_the_decoder_conceals_is_said(tmp_path, monkeypatch):
     assert len(list(source)) == NUM_FRAMES and source.problem is None
 
 
+def break_packets(path, numbers):
+    """Overwrites packets of an MPEG-4 video, so that the decoder rejects them."""
+    data = bytearray(path.read_bytes())
+    pictures = [m.start() for m in re.finditer(b"\x00\x00\x01\xb6", data)]
+    for number in numbers:
+        data[pictures[number] : pictures[number] + 8] = bytes(8)
+    path.write_bytes(data)
+
+
+def write_long(path, code="mp4v", num_frames=200):
+    """A video so long that 2 percent of it are 4 frames."""
+    writer = cv2.VideoWriter(
+        str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*code), FPS, (64, 48)
+    )
+    for i in range(num_frames):
+        writer.write(np.full((48, 64, 3), 20 + i, np.uint8))
+    writer.release()
+
+
 def test_frames_after_a_packet_that_is_rejected_come_with_their_times(clip, tmp_path):
     path = tmp_path / "damaged.mp4"
-    data = clip.read_bytes()
-    pictures = [m.start() for m in re.finditer(b"\x00\x00\x01\xb6", data)]
-    start, end = pictures[7:9]
-    path.write_bytes(data[:start] + bytes(end - start) + data[end:])
+    path.write_bytes(clip.read_bytes())
+    break_packets(path, [7])
     source = VideoSource(path)
     times = [time for time, _ in source]
     assert times == pytest.approx([i / FPS for i in range(NUM_FRAMES) if i != 7])
-    assert source.problem.startswith("1 packet could not be decoded: frames are missing")
+    assert source.problem == "1 packet could not be decoded: frames are missing"
+
+
+@pytest.mark.parametrize(
+    ("span", "num_frames", "is_inside"),
+    [
+        ({"end": 0.6}, 9, True),
+        ({"end": 0.5}, 7, True),  # the frame after the damage is outside
+        ({"end": 0.35}, 7, False),
+        ({"start": 0.2}, 13, True),
+        ({"start": 0.6}, 8, False),
+    ],
+)
+def test_packets_that_are_rejected_count_inside_the_span(
+    clip, tmp_path, span, num_frames, is_inside
+):
+    path = tmp_path / "damaged.mp4"
+    path.write_bytes(clip.read_bytes())
+    break_packets(path, [7, 8, 9])
+    source = VideoSource(path, **span)
+    assert len(list(source)) == num_frames
+    problem = "3 packets could not be decoded: frames are missing" if is_inside else None
+    assert source.problem == problem
+
+
+@pytest.mark.parametrize(
+    ("span", "is_inside"),
+    [({}, True), ({"start": 0.5}, True), ({"end": 0.95}, True), ({"end": 0.85}, False)],
+)
+def test_damage_at_the_end_counts_inside_the_span(clip, tmp_path, span, is_inside):
+    path = tmp_path / "damaged.mp4"
+    path.write_bytes(clip.read_bytes())
+    break_packets(path, [17, 18, 19])
+    source = VideoSource(path, **span)
+    list(source)
+    assert (source.problem or "").startswith("17 of the 20 frames") == is_inside
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mkv"])
+def test_damage_at_the_end_is_said_however_long_the_video(tmp_path, suffix):
+    path = tmp_path / f"long{suffix}"
+    write_long(path)
+    break_packets(path, range(196, 200))
+    for span in ({}, {"start": 1}):
+        source = VideoSource(path, **span)
+        list(source)
+        assert source.problem.startswith("196 of the 200 frames")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "code"),
+    [(".mp4", "mp4v"), (".mov", "mp4v"), (".avi", "MJPG"), (".avi", "mp4v"), (".mkv", "mp4v")]
+    + [(".webm", "VP80"), (".ts", "mp4v"), (".mpg", "mpg1"), (".gif", None)],
+)
+def test_whole_files_have_no_problem(tmp_path, suffix, code):
+    path = tmp_path / f"whole{suffix}"
+    if code:
+        write_long(path, code)
+    else:
+        write_gif(path, 200)
+    for span in ({}, {"start": 2}, {"end": 2}):
+        source = VideoSource(path, **span)
+        assert list(source) and source.problem is None
+
+
+@pytest.mark.parametrize(
+    ("suffix", "is_fragmented"), [(".mkv", False), (".mp4", True), (".mp4", False)]
+)
+def test_sound_that_goes_on_longer_is_no_damage(tmp_path, monkeypatch, suffix, is_fragmented):
+    path = tmp_path / f"long{suffix}"
+    write_long(path)
+    if is_fragmented:  # a box that says so, in an empty one's place
+        path.write_bytes(path.read_bytes().replace(b"free", b"mvex", 1))
+    monkeypatch.setattr(module, "read_header", lambda path: VideoHeader(FPS, 204))
+    source = VideoSource(path)
+    assert len(list(source)) == 200
+    is_counted = suffix == ".mp4" and not is_fragmented
+    assert (source.problem is not None) == is_counted
+
+
+def write_gif(path, num_frames):
+    first, *others = (Image.new("L", (32, 24), 20 + i) for i in range(num_frames))
+    first.save(path, save_all=True, append_images=others, duration=50)
+
+
+def test_cut_gif_is_said(tmp_path):
+    path = tmp_path / "cut.gif"
+    write_gif(path, NUM_FRAMES)
+    whole = path.read_bytes()
+    for content, problem in (
+        (whole + bytes(9), None),
+        (whole[:-1], "the file does not end as a GIF does: it is cut"),
+    ):
+        path.write_bytes(content)
+        source = VideoSource(path)
+        assert len(list(source)) == NUM_FRAMES and source.problem == problem
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no video at all" * 100])
@@ -295,6 +408,15 @@ def test_times_ascend_whatever_the_container_says(monkeypatch):
     times = [time for time, _ in VideoSource("file.mp4")]
     # The first is not negative; without a later stamp a frame comes 1 / fps after the one before.
     np.testing.assert_allclose(times, [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
+
+
+def test_places_without_a_frame_in_an_avi_are_no_damage(tmp_path, monkeypatch):
+    fake_file(monkeypatch, FakeCapture([0, 100, 400, 600]))
+    monkeypatch.setattr(module, "read_header", lambda path: VideoHeader(10, 7))
+    path = tmp_path / "file.avi"
+    path.write_bytes(b"")
+    source = VideoSource(path)
+    assert len(list(source)) == 4 and source.problem is None
 
 
 def test_frames_that_cannot_be_retrieved_are_counted(monkeypatch):
