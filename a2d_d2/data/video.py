@@ -27,6 +27,10 @@ if "OPENCV_LOG_LEVEL" not in os.environ:
 _END, _LATEST_END = 100, 10_000
 
 
+# What files begin with that make FFmpeg read others, wherever they lie.
+_LISTS = (b"ffconcat", b"#EXTM3U")
+
+
 class VideoError(ValueError):
     """A video is missing or cannot be decoded; the message names the file."""
 
@@ -224,6 +228,9 @@ def _open(path: str | os.PathLike) -> cv2.VideoCapture:
         path.encode()
     except UnicodeEncodeError as error:  # OpenCV would crash
         raise VideoError(f"the name of {ascii(path)} is not UTF-8; rename the file") from error
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        if file.read(16).removeprefix(b"\xef\xbb\xbf").startswith(_LISTS):
+            raise VideoError(f"{path} is a list of other files, which are not read; name these")
     # One decoder on all machines, and one thread: loaders and tools run several processes.
     return cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
 

@@ -170,3 +170,12 @@ def test_names_that_decoders_do_not_take(clip, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert len(list(iter_frames("12:30.mp4"))) == NUM_FRAMES
     assert list(damaged_frames("12:30.mp4")) == [False] * NUM_FRAMES
+
+
+@pytest.mark.parametrize("text", ["ffconcat version 1.0\nfile other.mp4\n", "#EXTM3U\nother.mp4\n"])
+def test_a_list_of_other_files_is_no_video(tmp_path, text):
+    write_frames(tmp_path / "other.mp4", [np.zeros((64, 64, 3), np.uint8)] * 3, 25)
+    (tmp_path / "list.mp4").write_text(text)
+    for read in (read_header, lambda path: list(iter_frames(path))):
+        with pytest.raises(VideoError, match=r"list\.mp4 is a list of other files"):
+            read(tmp_path / "list.mp4")
