@@ -10,21 +10,22 @@ masks as a share of its pixels; the exit code is 1 when one is above 1e-4.
 
 import argparse
 import functools
+import itertools
 import operator
 import shlex
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
+from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
 from a2d_d2.benchmark.common import machine
 from a2d_d2.config import setup_cfg
-from a2d_d2.data.video import iter_frames
+from a2d_d2.data.video import grab_past_damage, iter_frames
 from a2d_d2.inference.check import ClipWise, Difference, check_video
 from a2d_d2.inference.streaming import StreamingPredictor
 from a2d_d2.utils.cli import run_tool
-from a2d_d2.utils.files import write_json
+from a2d_d2.utils.files import check_writable, write_json
 
 TOLERANCE = 1e-4
 
@@ -49,8 +50,11 @@ def main() -> int:
         parser.error(f"unknown option {unknown[0]}")
     if args.max_frames is not None and args.max_frames < 1:
         raise ValueError(f"--max-frames is {args.max_frames}; it must be at least 1")
+    if args.json:
+        check_writable(args.json)
     for video in args.videos:
         next(iter_frames(video))  # says what is wrong before the model is built
+    setup_logger(name="a2d_d2")
     weights = ["MODEL.WEIGHTS", args.weights] if args.weights else []
     cfg = setup_cfg(args.config_file, [*weights, *opts])
     predictor = StreamingPredictor.from_config(cfg, batch_size=args.batch_size, every=args.every)
@@ -60,9 +64,11 @@ def main() -> int:
         frames = check_video(video, predictor, clip_wise, args.max_frames)
         with tqdm(frames, desc=video, unit="frame", leave=False) as bar:
             of_video = functools.reduce(operator.or_, bar, Difference())
-        print(f"{video}: {of_video}", flush=True)
+        pasts = itertools.islice(grab_past_damage(video), args.max_frames)
+        note = "; nothing after its first damage was compared" if any(n for _, n in pasts) else ""
+        print(f"{video}: {of_video}{note}", flush=True)
         overall |= of_video
-        videos[Path(video).name] = asdict(of_video)
+        videos[video] = asdict(of_video)
     print(f"overall: {overall}")
     if overall.instances == 0:
         raise ValueError("nothing was detected, so nothing was compared; give other videos")

@@ -19,8 +19,10 @@ Of each video, in the output folder:
 Ctrl-C or SIGTERM ends all of them after the frame in work; a second one stops at once. That is how
 a camera ends: its results are then complete.
 
-The results of an earlier run stay until the first frame of this one is known. Those of a camera,
-which nobody can make again, stay for good: the next recording gets a number.
+The results of an earlier run on the same video stay until the first frame of this one is known.
+Those of another video of the same name stay for good, and so does what a camera has recorded: the
+next one gets a number. ``tracks.json`` is there before any other result and names its video: files
+of these names that it does not know are of somebody else, and the command refuses to run.
 """
 
 import argparse
@@ -103,6 +105,11 @@ class VideoJob:
         return self.base.with_name(self.base.name + suffix)
 
     @property
+    def source_path(self) -> str | None:
+        """The absolute path of the source; None for a camera."""
+        return None if self.source.is_live else os.path.abspath(self.source.name)
+
+    @property
     def fingerprint(self) -> dict:
         """What tells whether results on the disk are of this source."""
         return {
@@ -122,11 +129,13 @@ def file_state(path: Path) -> list[int]:
 def plan_jobs(
     sources: Sequence[VideoSource], folder: Path, output: Output | None
 ) -> list[VideoJob]:
-    """Gives every source its own place in ``folder``, a camera one where nothing is yet.
+    """Gives every source its own place in ``folder``.
+
+    That is where nothing is yet or, unless it is a camera, its own earlier results are.
 
     Raises:
-        ValueError: a result would overwrite an input, or files of somebody else, or cannot have its
-            name.
+        ValueError: a result would overwrite an input, or a file of somebody else, or cannot have
+            its name.
     """
     taken: set[str] = set()
     inputs = frozenset(file.resolve() for source in sources for file in source.files)
@@ -134,26 +143,41 @@ def plan_jobs(
     for source in sources:
         number = 1
         job = VideoJob(source, folder / source.stem, inputs)
-        while job.base.name.casefold() in taken or (source.is_live and _has_results(job)):
+        while job.base.name.casefold() in taken or _is_of_another(job):
             number += 1
             job = VideoJob(source, folder / f"{source.stem}-{number}", inputs)
         taken.add(job.base.name.casefold())  # some file systems do not tell cases apart
         jobs.append(job)
     for job in jobs:
+        record = _earlier(job)
+        own = [*(job.path(suffix).name for suffix in _TEXTS), record["output"]] if record else []
         for suffix in (*_TEXTS, *([output.suffix] if output else [])):
-            _check_name(job.path(suffix))
-            if job.path(suffix).resolve() in inputs:
+            path = job.path(suffix)
+            _check_name(path)
+            if path.resolve() in inputs:
                 raise ValueError(
-                    f"the result {job.path(suffix)} would overwrite an input; choose another"
-                    " --output"
+                    f"the result {path} would overwrite an input; choose another --output"
+                )
+            if path.name not in own and path.is_file():
+                raise ValueError(
+                    f"the result {path} would overwrite a file that no earlier run has written; "
+                    "choose another --output, or move the file"
                 )
         if output and not output.is_video:
             _check_folder(job, output, inputs)
     return jobs
 
 
-def _has_results(job: VideoJob) -> bool:
-    return any(os.path.lexists(job.path(suffix)) for suffix in (*_TEXTS, *_DRAWN))
+def _is_of_another(job: VideoJob) -> bool:
+    """Whether the results of this name are of another source; those of a camera are of another."""
+    if job.source.is_live:
+        return any(os.path.lexists(job.path(suffix)) for suffix in (*_TEXTS, *_DRAWN))
+    record = _earlier(job)
+    if not record:
+        return False
+    path = record.get("path", os.path.abspath(record["source"]["name"]))
+    # The same file is moved with its folder, or named another way.
+    return path is None or (path != job.source_path and record["source"] != job.fingerprint)
 
 
 def _check_name(path: Path) -> None:
@@ -167,6 +191,11 @@ def _check_name(path: Path) -> None:
             f"the result {path} cannot be written ({error.strerror}); rename the video, or choose "
             "another --output"
         ) from error
+    if path.is_symlink() and not os.path.exists(path):
+        raise ValueError(
+            f"the result {path} cannot be written: it is a symbolic link that leads nowhere; "
+            "choose another --output, or remove it"
+        )
     if path.exists() and path.is_dir() != (path.suffix == ".frames"):
         kind = "a folder" if path.is_dir() else "no folder"
         raise ValueError(
@@ -183,7 +212,7 @@ def _check_folder(job: VideoJob, output: Output, inputs: frozenset[Path]) -> Non
             f"the frames of {job.source.name} would go to {folder}, where an input is; choose "
             "another --output"
         )
-    is_own = _earlier(job).get("output") == job.path(output.suffix).name
+    is_own = _earlier(job).get("output") == job.path(output.suffix).name and _drawn_frames(job)
     if not is_own and folder.is_dir() and any(x.name[0] != "." for x in folder.iterdir()):
         raise ValueError(
             f"{folder} holds files of something else; choose another --output, or remove them"
@@ -291,12 +320,13 @@ class _Interrupt:
 
 
 def _earlier(job: VideoJob) -> dict:
-    """What ``tracks.json`` of an earlier run holds; nothing if there is none."""
+    """What ``tracks.json`` of an earlier run holds; nothing if there is none of ours."""
     try:
         record = json.loads(job.path(".tracks.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        is_own = isinstance(record["source"]["name"], str) and "output" in record
+    except (OSError, ValueError, RecursionError, LookupError, TypeError):
         return {}
-    return record if isinstance(record, dict) else {}
+    return record if is_own else {}
 
 
 def _finished(job: VideoJob, settings: dict) -> dict | None:
@@ -313,27 +343,30 @@ def _finished(job: VideoJob, settings: dict) -> dict | None:
         return None
 
 
-def _make_way(job: VideoJob, output: Output | None, record: dict) -> None:
+def _make_way(job: VideoJob, record: dict) -> None:
     """Removes the results of an earlier run; what it drew if its ``tracks.json`` names that.
 
-    No input is removed. The folder of the frames gets its owner: ``record``, of no frame yet.
+    No input is removed. What comes gets its owner: ``record``, of no frame yet.
     """
     drawn = _earlier(job).get("output")
     if drawn == job.path(".frames").name:
-        remove_frames(job.path(".frames"), job.inputs)
-    videos = [
-        suffix
-        for suffix in (".mp4", ".webm")
-        if drawn == job.path(suffix).name or (output and suffix == output.suffix)
-    ]
+        remove_frames(job.path(".frames"), _drawn_frames(job), job.inputs)
+    videos = [suffix for suffix in (".mp4", ".webm") if drawn == job.path(suffix).name]
     for path in map(job.path, (".jsonl", ".html", *videos)):
         if path.is_file() and path.resolve() not in job.inputs:
             path.unlink()
     # Last: until then it names them, and what it calls complete is not without them.
-    if output and not output.is_video:
-        write_json_rows(job.path(".tracks.json"), record, "tracks", [])
-    else:
-        job.path(".tracks.json").unlink(missing_ok=True)
+    write_json_rows(job.path(".tracks.json"), record, "tracks", [])
+
+
+def _drawn_frames(job: VideoJob) -> range:
+    """The numbers of the frames of an earlier run, by its lines: each comes before its picture."""
+    try:
+        with open(job.path(".jsonl"), "rb") as lines:
+            first = json.loads(next(lines, b""))["frame"]
+            return range(first, first + 1 + sum(1 for _ in lines))
+    except (OSError, ValueError, RecursionError, LookupError, TypeError):
+        return range(0)
 
 
 # ---------------------------------------------------------------- one video
@@ -390,6 +423,7 @@ def predict_video(
     drawn = job.path(output.suffix).name if output else None
     record = {
         "source": job.fingerprint,
+        "path": job.source_path,
         "settings": settings,
         "complete": False,
         "problem": "interrupted",
@@ -478,7 +512,7 @@ def _write_frames(
         for result, instances in frames:
             if lines is None:
                 job.base.parent.mkdir(parents=True, exist_ok=True)
-                _make_way(job, output, record)
+                _make_way(job, record)
                 lines = stack.enter_context(_open_lines(job, output))
                 if output:
                     path = job.path(output.suffix)
@@ -500,13 +534,14 @@ def _write_frames(
 
 @contextlib.contextmanager
 def _open_lines(job: VideoJob, output: Output | None) -> Iterator[TextIO]:
-    """The file of the lines; after an error it stays only beside the frames that it is of."""
+    """The file of the lines; after an error it and the owner stay only beside the frames."""
     with open(job.path(".jsonl"), "w", encoding="utf-8", buffering=1) as lines:
         try:
             yield lines
         except Exception:
             if output is None or output.is_video:
-                job.path(".jsonl").unlink(missing_ok=True)
+                for suffix in (".jsonl", ".tracks.json"):
+                    job.path(suffix).unlink(missing_ok=True)
             raise
 
 

@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Container, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -307,15 +307,17 @@ class FrameWriter:
         return time - self._origin
 
 
-def remove_frames(folder: Path, kept: Collection[Path] = ()) -> None:
+def remove_frames(folder: Path, numbers: Container[int], kept: Collection[Path] = ()) -> None:
     """Removes the pictures that a :class:`FrameWriter` has written, and the folder if it is empty.
 
     Args:
         folder: of the pictures; there need not be one.
+        numbers: of the frames that it has written.
         kept: resolved paths that stay.
     """
     for path in list(folder.iterdir()) if folder.is_dir() else ():
-        if _PICTURE.fullmatch(path.name) and path.is_file() and path.resolve() not in kept:
+        match = _PICTURE.fullmatch(path.name)
+        if match and int(match[1]) in numbers and path.is_file() and path.resolve() not in kept:
             path.unlink()
     with contextlib.suppress(OSError):
         folder.rmdir()

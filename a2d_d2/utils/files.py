@@ -82,6 +82,20 @@ def make_folder(path: str | os.PathLike) -> None:
         raise _explained(error, Path(path), None) from error
 
 
+def check_writable(path: str | os.PathLike) -> None:
+    """Says before long work what :func:`atomic_path` would say after it; leaves ``path`` as it is.
+
+    Raises:
+        OSError: ``path`` is a folder or its folder cannot be written; names it and the remedy.
+    """
+    path = Path(os.path.abspath(path))
+    if path.is_dir():
+        raise IsADirectoryError(f"cannot write {path}: it is a folder; choose a file")
+    make_folder(path.parent)
+    with explained(path):
+        tempfile.TemporaryFile(dir=path.parent).close()
+
+
 @contextlib.contextmanager
 def explained(path: str | os.PathLike) -> Iterator[None]:
     """In this block, which appends to ``path``, a full disk is said as :func:`atomic_path` does."""

@@ -103,10 +103,11 @@ def video_block(results: dict) -> str:
     if "check_streaming" in results:
         check = results["check_streaming"]
         overall = check["overall"]
+        videos = ", ".join(Path(path).name for path in check["videos"])
         lines += [
             "",
             f"Streaming against every frame's clip on its own, {overall['frames']} frames and "
-            f"{overall['instances']} instances of {', '.join(check['videos'])}; largest difference "
+            f"{overall['instances']} instances of {videos}; largest difference "
             f"of scores {overall['scores']:.1e}, of boxes {overall['boxes']:.1e} of the longer side"
             f" ({overall['pixels']:.1e} pixels), of masks {overall['masks']:.1e} of the frame "
             f"(goal: at most {check['tolerance']:g}).",

@@ -10,6 +10,7 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances
 
+from a2d_d2.data import video
 from a2d_d2.inference.check import ClipWise, Difference, difference
 
 TOOL = Path(__file__).parents[2] / "tools/check_streaming.py"
@@ -76,7 +77,7 @@ def test_over_several_frames_the_largest_counts():
 
 @pytest.fixture
 def run(small_cfg, random_weights, tmp_path, monkeypatch, capsys):
-    """run(*arguments): (exit code, standard output) for two videos of 3 and 2 frames."""
+    """run(*arguments): (exit code, lines of differences) for two videos of 3 and 2 frames."""
     config = tmp_path / "config.yaml"
     config.write_text(small_cfg("INPUT.MIN_SIZE_TEST", 64).dump())
     videos = []
@@ -90,7 +91,9 @@ def run(small_cfg, random_weights, tmp_path, monkeypatch, capsys):
     def call(*arguments):
         command = ["check_streaming.py", *videos, "--config-file", str(config), *arguments]
         monkeypatch.setattr("sys.argv", command)
-        return runpy.run_path(str(TOOL))["main"](), capsys.readouterr().out.splitlines()
+        status = runpy.run_path(str(TOOL))["main"]()
+        lines = capsys.readouterr().out.splitlines()  # the log's among them
+        return status, [line for line in lines if "largest difference" in line]
 
     return call
 
@@ -100,7 +103,8 @@ def test_the_command_prints_the_difference_of_each_video_and_overall(run, tmp_pa
     status, lines = run("--every", "2", "--json", str(tmp_path / "out.json"), *options)
     assert status == 0
     written = json.loads((tmp_path / "out.json").read_text())
-    assert list(written["videos"]) == ["3.mp4", "2.mp4"] and written["options"] == options
+    paths = [str(tmp_path / name) for name in ("3.mp4", "2.mp4")]
+    assert list(written["videos"]) == paths and written["options"] == options
     assert [x["frames"] for x in written["videos"].values()] == [2, 1]
     assert lines[-1] == f"overall: {Difference(**written['overall'])}"
     names = [line.split(": ")[0].rpartition("/")[2] for line in lines]
@@ -132,6 +136,38 @@ def test_the_command_names_a_missing_video_before_it_waits(run, tmp_path, capsys
     with pytest.raises(ValueError, match="there is no video .*2.mp4; check the path"):
         run("--weights", "none.pth")
     assert capsys.readouterr() == ("", "")
+
+
+def test_the_command_names_a_json_file_that_cannot_be_written_before_it_waits(run, tmp_path):
+    (tmp_path / "file").touch()
+    for path, why in ((tmp_path, "it is a folder"), (tmp_path / "file/x.json", "choose a folder")):
+        with pytest.raises(OSError, match=f"cannot write {tmp_path}.*: .*; .*") as error:
+            run("--weights", "none.pth", "--json", str(path))
+        assert why in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_command_says_that_damage_ends_the_comparison(run, monkeypatch):
+    def damaged(path):
+        for index, (capture, _) in enumerate(exact(path)):
+            yield capture, int(index == 2)
+
+    exact = video.grab_past_damage
+    monkeypatch.setattr(video, "grab_past_damage", damaged)
+    _, lines = run()
+    assert ": 2 frames" in lines[0] and lines[0].endswith(
+        "nothing after its first damage was compared"
+    )
+    assert lines[1].endswith("of the frame")
+    _, lines = run("--max-frames", "2")
+    assert lines[0].endswith("of the frame")
+
+
+def test_the_log_of_the_command_is_shown(run, monkeypatch):
+    names = []
+    monkeypatch.setattr("detectron2.utils.logger.setup_logger", lambda name: names.append(name))
+    monkeypatch.setattr("a2d_d2.config.setup_cfg", lambda *_: pytest.fail(str(names)))
+    with pytest.raises(pytest.fail.Exception, match="a2d_d2"):  # of a GPU that there is not, too
+        run()
 
 
 def test_the_command_does_not_pass_on_nothing(run):

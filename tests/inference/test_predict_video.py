@@ -339,7 +339,6 @@ def test_drawn_frames_never_replace_pictures_of_others(clip, tmp_path):
     before = picture.read_bytes()
     with pytest.raises(ValueError, match=r"where an input is; choose another --output"):
         run([clip, folder], tmp_path / "out", output="frames")
-    (tmp_path / "out/clip.jsonl").touch()  # says nothing of the pictures
     with pytest.raises(ValueError, match=r"holds files of something else"):
         run([clip], tmp_path / "out", output="frames")
     assert picture.read_bytes() == before
@@ -356,7 +355,8 @@ def test_drawn_frames_of_an_earlier_run_are_removed(clip, tmp_path):
         assert run([clip], tmp_path / "out", output=output) == []
         assert not folder.exists()
     run([clip], tmp_path / "out", output="frames")
-    others = [folder / name for name in ("1.jpg", "0000001.jpg", "000001.png", "notes.txt")]
+    names = ("1.jpg", "0000001.jpg", "000001.png", "notes.txt", "000021.jpg", "123456.jpg")
+    others = [folder / name for name in names]
     for path in others:
         path.touch()
     assert run([clip], tmp_path / "out", output="frames", span=(0.5, None)) == []
@@ -364,6 +364,14 @@ def test_drawn_frames_of_an_earlier_run_are_removed(clip, tmp_path):
     inputs = [clip, folder / "000012.jpg"]  # one of them is an input now
     assert run(inputs, tmp_path / "out", output=None) == []
     assert sorted(folder.iterdir()) == sorted([*others, inputs[1]])
+
+
+def test_drawn_frames_whose_lines_are_gone_are_not_mixed_with_others(clip, tmp_path):
+    run([clip], tmp_path / "out", output="frames")
+    (tmp_path / "out/clip.jsonl").unlink()
+    with pytest.raises(ValueError, match=r"holds files of something else"):
+        run([clip], tmp_path / "out", output="frames", span=(0.5, None))
+    assert len(list((tmp_path / "out/clip.frames").iterdir())) == 20
 
 
 def test_drawn_frames_of_a_run_that_was_stopped_are_its_own(clip, tmp_path):
@@ -399,6 +407,19 @@ def test_a_name_that_is_taken_is_said_before_anything_runs(clip, tmp_path, outpu
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.parametrize(
+    "output, suffix",
+    [(None, ".jsonl"), (None, ".tracks.json"), ("webm", ".webm"), ("frames", ".frames")],
+)
+def test_a_link_that_leads_nowhere_is_said_before_anything_runs(clip, tmp_path, output, suffix):
+    path = tmp_path / f"out/clip{suffix}"
+    path.parent.mkdir()
+    path.symlink_to(tmp_path / "none/yet")
+    with pytest.raises(ValueError, match=rf"{path} cannot be written: it is a symbolic link"):
+        run([clip], tmp_path / "out", output=output)
+    assert list(path.parent.iterdir()) == [path]
+
+
 def test_a_name_that_is_too_long_is_said_before_anything_runs(clip, make_video, tmp_path):
     long = make_video(tmp_path / f"{'x' * 246}.mp4", 2)
     for folder in (tmp_path, tmp_path / "none/yet"):
@@ -428,7 +449,55 @@ def test_only_an_earlier_video_of_this_stem_is_removed(clip, make_video, tmp_pat
         assert run(inputs, folder, output=None) == []
         assert clip.exists() and mine.exists() and (folder / "clip.webm").exists()
     tracks.write_text("[" * 10)
-    assert run([clip], folder, output=None) == [] and (folder / "clip.webm").exists()
+    with pytest.raises(ValueError, match=r"would overwrite a file that no earlier run has written"):
+        run([clip], folder, output=None)
+    assert (folder / "clip.webm").exists()
+
+
+@pytest.mark.parametrize("suffix", [".webm", ".jsonl", ".html", ".tracks.json"])
+def test_a_file_that_no_run_has_written_is_never_replaced(clip, tmp_path, suffix):
+    theirs = tmp_path / f"out/clip{suffix}"
+    theirs.parent.mkdir()
+    theirs.write_text("{}")
+    with pytest.raises(ValueError, match=f"the result {theirs} would overwrite a file .*, or move"):
+        run([clip], tmp_path / "out")
+    assert [path.name for path in theirs.parent.iterdir()] == [theirs.name]
+    assert theirs.read_text() == "{}"
+
+
+def test_a_video_that_the_earlier_run_did_not_draw_is_never_replaced(clip, make_video, tmp_path):
+    run([clip], tmp_path / "out", output=None)
+    theirs = make_video(tmp_path / "out/clip.webm", 2)
+    before = theirs.read_bytes()
+    with pytest.raises(ValueError, match=r"clip\.webm would overwrite a file"):
+        run([clip], tmp_path / "out")
+    assert run([clip], tmp_path / "out", output=None) == [] and theirs.read_bytes() == before
+
+
+def test_results_of_another_video_of_the_same_name_stay(make_video, tmp_path, monkeypatch):
+    for name in ("x/a.mp4", "y/a.mp4"):
+        (tmp_path / name).parent.mkdir()
+        make_video(tmp_path / name, 2)
+    x, y, out = tmp_path / "x/a.mp4", tmp_path / "y/a.mp4", tmp_path / "out"
+    fail = WalkingDog(before=lambda index: pytest.fail("computed again"))
+
+    def sources():
+        return {path.name: read_tracks(path)["source"]["name"] for path in out.glob("*.json")}
+
+    assert run([x, y], out, output=None) == []
+    expected = {"a.tracks.json": str(x), "a-2.tracks.json": str(y)}
+    assert sources() == expected
+    assert run([y], out, output=None, resume=True, predictor=fail) == []
+    assert run([y], out, output=None) == [] and sources() == expected
+    monkeypatch.chdir(tmp_path / "y")  # one file, named another way
+    assert run(["a.mp4"], out, output=None) == []
+    assert sources() == expected | {"a-2.tracks.json": "a.mp4"}
+    monkeypatch.chdir(tmp_path / "x")  # another file, named the same
+    assert run(["a.mp4"], out, output=None) == []
+    assert sources() == {"a.tracks.json": "a.mp4", "a-2.tracks.json": "a.mp4"}
+    (tmp_path / "x").rename(tmp_path / "z")
+    monkeypatch.chdir(tmp_path / "z")  # moved with its folder
+    assert run(["a.mp4"], out, output=None, resume=True, predictor=fail) == []
 
 
 @pytest.mark.parametrize("output", ["webm", "frames"])
@@ -459,9 +528,12 @@ def test_a_recording_of_a_camera_is_never_replaced(clip, tmp_path, monkeypatch):
         assert run([clip], out, output=None, resume=resume) == []
     (out / "clip-4.webm").touch()  # all that is left of a recording
     assert run([clip], out, output=None) == []
+    (out / "clip-4.webm").unlink()
+    monkeypatch.undo()
+    assert run([clip], out) == []  # a video of this name
     assert all(path.read_bytes() == data for path, data in before.items())
     lines = sorted(path.name for path in out.glob("*.jsonl"))
-    assert lines == ["clip-2.jsonl", "clip-3.jsonl", "clip-5.jsonl", "clip.jsonl"]
+    assert lines == ["clip-2.jsonl", "clip-3.jsonl", "clip-4.jsonl", "clip-5.jsonl", "clip.jsonl"]
 
 
 def test_a_picture_too_large_for_a_video_stops_one_video_alone(clip, tmp_path):
@@ -541,7 +613,11 @@ def test_second_interrupt_stops_at_once(clip, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run([clip], tmp_path / "out", predictor=WalkingDog(before=before))
     assert len(read_lines(tmp_path / "out/clip.jsonl")) == 6
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["clip.jsonl"]
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["clip.jsonl", "clip.tracks.json"]
+    assert not read_tracks(tmp_path / "out/clip.tracks.json")["complete"]
+    for output in ("webm", None):
+        assert run([clip], tmp_path / "out", output) == []  # they are its own
 
 
 def test_resume_redoes_only_what_changed(clip, make_video, tmp_path):
@@ -565,8 +641,6 @@ def test_resume_redoes_only_what_changed(clip, make_video, tmp_path):
     os.utime(other, ns=(1, 1))  # another file of the same size
     assert again(resume=True, settings=SETTINGS | {"every": 2}) == 1
     (tmp_path / "other.jsonl").unlink()
-    assert again(resume=True, settings=SETTINGS | {"every": 2}) == 1
-    (tmp_path / "other.tracks.json").write_text("{")
     assert again(resume=True, settings=SETTINGS | {"every": 2}) == 1
 
 

@@ -334,20 +334,22 @@ def test_frames_are_files_named_by_their_numbers(tmp_path):
 
 def test_the_files_of_a_writer_alone_are_removed(tmp_path):
     folder = tmp_path / "clip.frames"
-    remove_frames(folder)
+    numbers = (1, 1_000_000)
+    remove_frames(folder, numbers)
     with open_writer(folder, choose_output("frames"), 10) as writer:
-        for number in (1, 1_000_000):
+        for number in numbers:
             writer.write(picture(0), number, number)
-    others = [folder / x for x in ("1.jpg", "0000001.jpg", "000001.png", "x000001.jpg")]
+    names = ("1.jpg", "0000001.jpg", "000001.png", "x000001.jpg", "000003.jpg", "123456.jpg")
+    others = [folder / name for name in names]
     for path in others:
         path.touch()
     (folder / "000002.jpg").mkdir()
-    remove_frames(folder)
+    remove_frames(folder, (*numbers, 2))
     assert sorted(folder.iterdir()) == sorted([*others, folder / "000002.jpg"])
     for path in others:
         path.unlink()
     (folder / "000002.jpg").rmdir()
-    remove_frames(folder)
+    remove_frames(folder, ())
     assert not folder.exists()
 
 

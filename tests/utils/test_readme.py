@@ -163,7 +163,7 @@ def test_figures_of_streaming_stand_side_by_side():
     assert f"{command}stream_10.json TEST.DETECTIONS_PER_IMAGE 10`" in lines[-1]
     assert video_block({}) == ""
     overall = {"frames": 7, "instances": 9, "scores": 1.2e-6, "boxes": 2e-7, "masks": 0.0}
-    check = {"videos": {"a.mp4": {}, "b.avi": {}}, "overall": overall | {"pixels": 3e-5}}
+    check = {"videos": {"x/a.mp4": {}, "b.avi": {}}, "overall": overall | {"pixels": 3e-5}}
     told = video_block({"check_streaming": check | {"tolerance": 1e-4, "command": "check"}})
     assert "7 frames and 9 instances of a.mp4, b.avi; largest difference of scores 1.2e-06" in told
     assert "(3.0e-05 pixels)" in told and "at most 0.0001" in told and "by `check`." in told
