@@ -7,6 +7,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 
+from a2d_d2.data.build import check_registered
 from a2d_d2.engine.checkpoint import FINAL_MODEL, LAST_CHECKPOINT
 from a2d_d2.engine.trainer import ActorActionTrainer
 
@@ -43,6 +44,7 @@ def train_stages(cfg: CfgNode, *, resume: bool) -> None:
             Otherwise begin anew, whatever OUTPUT_DIR holds.
     """
     stages = training_stages(cfg)
+    check_registered("DATASETS.TEST", cfg.DATASETS.TEST)
     for name in cfg.DATASETS.TEST if len(stages) > 1 else ():
         DatasetCatalog.get(name)  # a fault shows now, not after the first stage
     tags = [os.path.join(stage.OUTPUT_DIR, LAST_CHECKPOINT) for stage in stages]
