@@ -59,7 +59,8 @@ def add_a2d_config(cfg: CN) -> None:
     cfg.TEST.IMS_PER_BATCH = 1
     # Number of test frames drawn beside their ground truth after each evaluation; 0 draws none.
     cfg.TEST.NUM_PICTURES = 8
-    # Score that chooses the best checkpoint, as a path in metrics.json; "" keeps none.
+    # Score that chooses the best checkpoint, as a path in metrics.json, of the first data set of
+    # DATASETS.TEST; "" keeps none.
     cfg.TEST.BEST_METRIC = "segmentation/joint/mIoU"
 
 

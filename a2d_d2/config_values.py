@@ -20,6 +20,7 @@ from detectron2.modeling.roi_heads.box_head import ROI_BOX_HEAD_REGISTRY
 from detectron2.modeling.roi_heads.mask_head import ROI_MASK_HEAD_REGISTRY
 from fvcore.common.registry import Registry
 
+from a2d_d2.evaluation.scoring import SCORE_PATHS
 from a2d_d2.modeling import FUSION_REGISTRY, ROI_ACTION_HEAD_REGISTRY, TEMPORAL_REGISTRY
 from a2d_d2.utils.config_files import flat_keys, leaves, short
 
@@ -250,6 +251,7 @@ _TABLE = (
     (_whole(0, 1024), "DATALOADER.NUM_WORKERS"),
     (_one_of("TrainingSampler"), "DATALOADER.SAMPLER_TRAIN"),
     (_whole(0), "DATASETS.HOLD_OUT"),
+    (Rule("a list of names without repetition", lambda x: len(x) == len(set(x))), "DATASETS.TEST"),
     # ---- solver
     (
         _whole(1),
@@ -262,6 +264,10 @@ _TABLE = (
         "SOLVER.REFERENCE_WORLD_SIZE TEST.EVAL_PERIOD TEST.NUM_PICTURES VIS_PERIOD",
     ),
     (_whole(0, 1000), "SOLVER.NUM_DECAYS"),
+    (
+        Rule("a list of whole numbers", lambda x: all(isinstance(step, int) for step in x)),
+        "SOLVER.STEPS",
+    ),
     (_number("a number above 0 and up to 1", lambda x: 0 < x <= 1), "SOLVER.GAMMA"),
     (_POSITIVE, "SOLVER.BASE_LR SOLVER.WARMUP_FACTOR"),
     (
@@ -283,6 +289,7 @@ _TABLE = (
     (_one_of("bfloat16", "float16"), "SOLVER.AMP.PRECISION"),
     (_only(False, "set SOLVER.MAX_GRAD_NORM instead"), "SOLVER.CLIP_GRADIENTS.ENABLED"),
     (_only(False, "a frame is tested at one size"), "TEST.AUG.ENABLED"),
+    (_one_of("", *SCORE_PATHS), "TEST.BEST_METRIC"),
     (Rule("the name of a folder", lambda x: x.strip() and "\0" not in x), "OUTPUT_DIR"),
 )
 _NESTED = (  # lists of lists

@@ -76,6 +76,11 @@ WRONG = [
     ("INPUT.RANDOM_FLIP", "horizontale", "the nearest is horizontal$"),
     ("INPUT.CLIP.LENGTH", 10**8 + 1, "from 1 to 1000"),
     ("OUTPUT_DIR", "", "the name of a folder"),
+    ("SOLVER.STEPS", (0.5,), "a list of whole numbers$"),
+    ("TEST.BEST_METRIC", "segmentation/joint/mIoUX", "nearest is segmentation/joint/mIoU$"),
+    ("TEST.BEST_METRIC", "detection/joint/mAP/", "nearest is detection/joint/mAP$"),
+    ("TEST.BEST_METRIC", "a2d_test/detection/joint/mAP", "nearest is detection/joint/mAP$"),
+    ("DATASETS.TEST", ("a2d_test", "a2d_test"), "a list of names without repetition"),
 ]
 
 
@@ -159,4 +164,5 @@ def test_what_is_right_passes():
     """Each rule accepts its default: those of the keys that no other value is tried of, too."""
     check_values(changed({"MODEL.ANCHOR_GENERATOR.SIZES": [8, 16]}))
     check_values(changed({"SOLVER.STEPS": (50000, 10)} | {"SOLVER.WEIGHT_DECAY_BIAS": 0.1}))
+    check_values(changed({"TEST.BEST_METRIC": "", "DATASETS.TEST": ("a2d_val", "a2d_test")}))
     assert len(RULES) > 100

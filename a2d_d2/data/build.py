@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.data import (
     DatasetCatalog,
     DatasetFromList,
+    MetadataCatalog,
     build_detection_test_loader,
     build_detection_train_loader,
     get_detection_dataset_dicts,
@@ -58,13 +59,18 @@ def start_at(loader: DataLoader, step: int) -> None:
 
 
 def check_registered(key: str, names: Iterable[str]) -> None:
-    """ValueError when a name of DATASETS.TRAIN or TEST (``key``) stands for nothing."""
+    """ValueError when a name of DATASETS.TRAIN or TEST (``key``) stands for no release."""
     for name in names:
+        reason = None
         if name not in DatasetCatalog:
+            reason = "is not registered"
+        elif not hasattr(MetadataCatalog.get(name), "label_space"):  # Detectron2's own
+            reason = "is no release with actors and actions"
+        if reason:
             own = ("a2d_train", "a2d_val", "a2d_test")
             (nearest,) = difflib.get_close_matches(str(name), own, n=1, cutoff=0)
             raise ValueError(
-                f"{key} names {name!r}, which is not registered; use a2d_train, a2d_val or "
+                f"{key} names {name!r}, which {reason}; use a2d_train, a2d_val or "
                 f"a2d_test (the nearest is {nearest}), whose files DATASETS.ROOT names: "
                 "datasets/README.md says how to get A2D, tools/make_synthetic_a2d.py generates a "
                 "release; or register it (a2d_d2.data.registration.register_release)"

@@ -23,6 +23,7 @@ from a2d_d2.engine.precision import autocast, precision
 from a2d_d2.engine.step import add_mean, parts_of, training_losses
 from a2d_d2.utils.config_files import BASE_KEY, flat_keys, read_keys
 from a2d_d2.utils.files import atomic_stream
+from a2d_d2.utils.weights import CompressedError, load_torch
 
 FOLDER = "non_finite"  # in OUTPUT_DIR
 # Objects of a batch, the only ones that a file to replay may hold beside tensors and numbers.
@@ -234,7 +235,9 @@ def _read(path: Path) -> dict:
         raise ValueError(f"cannot read {path}: {problem}")
     torch.serialization.add_safe_globals([*_STRUCTURES])
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
+        data = load_torch(path)
+    except CompressedError as error:
+        raise ValueError(f"cannot read {path}: {error}") from error
     except Exception as error:  # pickle raises what it likes
         raise ValueError(f"cannot read {path}: it holds more than a batch") from error
     if not _is_batch(data):

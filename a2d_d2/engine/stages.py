@@ -8,6 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 
+from a2d_d2.data.build import check_registered
 from a2d_d2.engine.checkpoint import FINAL_MODEL, LAST_CHECKPOINT, forget_checkpoints
 from a2d_d2.engine.trainer import ActorActionTrainer
 
@@ -44,6 +45,7 @@ def train_stages(cfg: CfgNode, *, resume: bool) -> None:
             Otherwise begin anew, whatever OUTPUT_DIR holds.
     """
     stages = training_stages(cfg)
+    check_registered("DATASETS.TEST", cfg.DATASETS.TEST)
     if not resume and comm.is_main_process():
         for stage in stages:  # before anything that takes time and may be stopped
             forget_checkpoints(Path(stage.OUTPUT_DIR))

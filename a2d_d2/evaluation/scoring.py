@@ -17,8 +17,16 @@ from a2d_d2.evaluation.detection import (
 )
 from a2d_d2.evaluation.predictions import FramePredictions
 from a2d_d2.evaluation.rasterize import rasterize_instances
-from a2d_d2.evaluation.segmentation import pixel_confusion, segmentation_scores
+from a2d_d2.evaluation.segmentation import LEVELS, pixel_confusion, segmentation_scores
 from a2d_d2.label_space import LabelSpace
+
+# Paths of the means in what :func:`summarize` gives.
+SCORE_PATHS = tuple(
+    f"{task}/{level}/{metric}"
+    for task, metrics in (("segmentation", ("ave", "glo", "mIoU")), ("detection", ("mAP",)))
+    for level in LEVELS
+    for metric in metrics
+)
 
 
 @dataclass(frozen=True)

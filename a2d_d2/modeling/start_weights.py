@@ -15,7 +15,7 @@ from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 
 from a2d_d2.label_space import LabelSpace
-from a2d_d2.utils.weights import SafeCheckpointer
+from a2d_d2.utils.weights import CompressedError, SafeCheckpointer
 
 logger = logging.getLogger(__name__)
 
@@ -234,7 +234,7 @@ def load_weights(
     except _UNREADABLE as error:
         # What torch and pickle say of a file that is something else helps nobody.
         reason = "it is not a checkpoint of tensors and plain types alone, or cut off"
-        reason = error if isinstance(error, OSError) else reason
+        reason = error if isinstance(error, OSError | CompressedError) else reason
         raise ValueError(
             f"cannot load {key} ({path}): {reason}; give a checkpoint that can be read (a training "
             f'starts at random with an empty {key}, "")'

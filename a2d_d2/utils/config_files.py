@@ -18,6 +18,8 @@ from a2d_d2.utils.untrusted import read_yaml
 
 BASE_KEY = "_BASE_"
 _FILE = "configuration file"
+# How deep _BASE_ files nest, and how many there are, each counted as often as it is named.
+_DEEPEST_BASE, _MOST_BASES = 20, 100
 _SCALARS = (str, int, float, bool, type(None))
 # A text longer than this, or with more brackets, is no literal.
 _LONGEST_LITERAL, _MOST_BRACKETS = 10_000, 200
@@ -52,14 +54,22 @@ def merge_file(cfg: CfgNode, path: str | os.PathLike) -> None:
     Raises:
         ValueError: a file is wrong; names that file, the key and the nearest one.
     """
-    for key, (value, source) in _with_bases(path, ()).items():
+    for key, (value, source) in _with_bases(path, (), []).items():
         set_key(cfg, key, value, f"bad {_FILE} {source}")
     if cfg.VERSION != 2:
         raise ValueError(f"bad {_FILE} {path}: VERSION is {cfg.VERSION!r}; it must be 2")
 
 
-def _with_bases(path: str | os.PathLike, above: tuple[str, ...]) -> dict[str, tuple]:
-    """Full key to (value, the file that sets it)."""
+def _with_bases(
+    path: str | os.PathLike, above: tuple[str, ...], bases_read: list[str]
+) -> dict[str, tuple]:
+    """Full key to (value, the file that sets it).
+
+    Args:
+        path: of the file.
+        above: the files whose base it is, outermost first.
+        bases_read: the bases so far, to which those of this file are added.
+    """
     name = os.path.realpath(path)
     if name in above:
         raise ValueError(f"bad {_FILE} {path}: it is its own {BASE_KEY}")
@@ -72,7 +82,13 @@ def _with_bases(path: str | os.PathLike, above: tuple[str, ...]) -> dict[str, tu
         base = os.path.join(os.path.dirname(path), os.path.expanduser(base))
         if not os.path.isfile(base):
             raise ValueError(f"bad {_FILE} {path}: {BASE_KEY} {base} does not exist")
-        found |= _with_bases(base, (*above, name))
+        bases_read.append(base)
+        if len(above) >= _DEEPEST_BASE or len(bases_read) > _MOST_BASES:
+            raise ValueError(
+                f"bad {_FILE} {path}: with {BASE_KEY} {base} the bases nest deeper than "
+                f"{_DEEPEST_BASE} files, or are more than {_MOST_BASES}; put their keys together"
+            )
+        found |= _with_bases(base, (*above, name), bases_read)
     return found | {key: (value, path) for key, value in flat_keys(values, path)}
 
 

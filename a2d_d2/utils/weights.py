@@ -8,6 +8,7 @@ NumPy arrays, and calls nothing but the functions of this module.
 import os
 import pickle
 import struct
+import zipfile
 from collections.abc import Callable
 from typing import BinaryIO
 from urllib.parse import parse_qs
@@ -40,13 +41,37 @@ class SafeCheckpointer(DetectionCheckpointer):
         return loaded
 
 
+class CompressedError(ValueError):
+    """A file of torch whose parts stand for more than it holds; names it and the remedy."""
+
+
 def load_torch(path: str | os.PathLike):
     """``torch.load`` of tensors and plain types, to the CPU.
 
     Raises:
-        pickle.UnpicklingError: the file asks for something else.
+        pickle.UnpicklingError: the file asks for something else, or is cut off.
+        CompressedError: a part of it is compressed, or several share their bytes. torch.save
+            stores each as it is.
     """
+    with open(path, "rb") as stream:
+        if stream.read(4) == b"PK\3\4":  # by this torch tells it from its older format
+            _check_parts(stream, path)
     return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _check_parts(stream: BinaryIO, path: str | os.PathLike) -> None:
+    """CompressedError when the parts of a ZIP are larger than it."""
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            parts = archive.infolist()
+    except zipfile.BadZipFile as error:
+        raise pickle.UnpicklingError("it is cut off") from error
+    is_stored = all(part.compress_type == zipfile.ZIP_STORED for part in parts)
+    if not is_stored or sum(part.file_size for part in parts) > os.path.getsize(path):
+        raise CompressedError(
+            f"{path} has compressed parts, which could stand for more than memory holds; write a "
+            "file that you trust again with torch.save"
+        )
 
 
 def zoo_checkpoint(value: dict) -> dict:

@@ -8,7 +8,7 @@ from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
 from detectron2.utils.env import seed_all_rng
 from tqdm import tqdm
 
-from a2d_d2.data.build import train_records
+from a2d_d2.data.build import check_registered, train_records
 from a2d_d2.data.mapper import ClipDatasetMapper
 from a2d_d2.visualization.canvas import write_picture
 from a2d_d2.visualization.panels import clip_panel
@@ -37,6 +37,7 @@ def draw_clips(
     if split == "train":
         records = train_records(cfg)
     else:
+        check_registered("DATASETS.TEST", names)
         records = get_detection_dataset_dicts(names, filter_empty=False)
     label_space = MetadataCatalog.get(names[0]).label_space
     mapper = ClipDatasetMapper(cfg, is_train=split == "train")

@@ -196,5 +196,10 @@ def test_names_that_are_not_registered(make_cfg):
         ValueError, match=r"nearest is a2d_test.*datasets/README\.md.*make_synthetic"
     ):
         build_test_loader(make_cfg(), "a2d_tset")
+    own = "names 'coco_2017_train', which is no release with actors and actions; use a2d_train"
+    with pytest.raises(ValueError, match=f"DATASETS.TRAIN {own}"):
+        train_records(make_cfg("DATASETS.TRAIN", ("coco_2017_train",)))
+    with pytest.raises(ValueError, match=f"DATASETS.TEST {own}"):
+        build_test_loader(make_cfg(), "coco_2017_train")
     with pytest.raises(ValueError, match=r"DATASETS\.TRAIN is empty"):
         train_records(make_cfg("DATASETS.TRAIN", ()))

@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,17 @@ def test_an_altered_file_is_refused_in_a_line_and_opens_no_other(replay_toy, cha
     path = replay_toy(toy.batch(NAN))
     torch.save(torch.load(path, weights_only=False) | changes, path)
     with pytest.raises(ValueError, match=f"{path}.*{words}"):
+        replay(path)
+
+
+def test_a_compressed_file_is_refused(replay_toy):
+    path = replay_toy(toy.batch(NAN))
+    with zipfile.ZipFile(path) as source:
+        parts = {name: source.read(name) for name in source.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+        for name, part in parts.items():
+            target.writestr(name, part)
+    with pytest.raises(ValueError, match=f"cannot read {path}: .*compressed parts.*torch.save"):
         replay(path)
 
 

@@ -12,6 +12,7 @@ from detectron2.evaluation.testing import flatten_results_dict
 from a2d_d2.data.registration import register_release
 from a2d_d2.evaluation.evaluators import ActorActionEvaluator, DetectorEvaluators
 from a2d_d2.evaluation.score_files import evaluate_files
+from a2d_d2.evaluation.scoring import SCORE_PATHS
 
 SCRIPT = Path(__file__).parent / "evaluate_in_processes.py"
 
@@ -49,7 +50,7 @@ def test_the_results_suit_detectron2(alone):
     flat = flatten_results_dict(results)
     assert len(flat) == 12
     assert all(isinstance(value, float) for value in flat.values())
-    assert "segmentation/joint/mIoU" in flat
+    assert set(flat) == set(SCORE_PATHS)
     print_csv_format(results)
 
 

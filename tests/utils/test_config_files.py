@@ -68,6 +68,29 @@ def test_the_file_that_holds_the_mistake_is_named(tmp_path):
         setup_cfg(path)
 
 
+def test_bases_are_bounded(tmp_path):
+    """A chain of 1500, and 30 files that each name the one before twice: 2**30 to be read."""
+    for count, bases in ((1500, "[{0}]"), (30, "[{0}, {0}]")):
+        write(tmp_path, "SEED: 3\n", "0.yaml")
+        for i in range(1, count):
+            write(tmp_path, f"_BASE_: {bases.format(f'{i - 1}.yaml')}\n", f"{i}.yaml")
+        with pytest.raises(ValueError, match=r"^bad configuration file .*yaml: .*_BASE_ .*20 file"):
+            setup_cfg(str(tmp_path / f"{count - 1}.yaml"))
+        deepest = setup_cfg(str(tmp_path / "20.yaml")) if count == 1500 else None
+        assert deepest is None or deepest.SEED == 3
+    many = write(tmp_path, f"_BASE_: [{', '.join(['0.yaml'] * 101)}]\n")
+    with pytest.raises(ValueError, match=r"own\.yaml: .*_BASE_ .*more than 100"):
+        setup_cfg(many)
+
+
+def test_a_base_of_two_bases_is_read_for_both(tmp_path):
+    write(tmp_path, "SEED: 1\nSOLVER: {MAX_ITER: 7}\n", "common.yaml")
+    write(tmp_path, "_BASE_: common.yaml\nSOLVER: {MAX_ITER: 8}\n", "one.yaml")
+    write(tmp_path, "_BASE_: common.yaml\n", "two.yaml")
+    cfg = setup_cfg(write(tmp_path, "_BASE_: [one.yaml, two.yaml]\nSEED: 2\n"))
+    assert (cfg.SEED, cfg.SOLVER.MAX_ITER) == (2, 7)
+
+
 def test_later_files_and_options_win(tmp_path):
     write(tmp_path, "SEED: 1\nSOLVER: {BASE_LR: 1, MAX_ITER: 7}\n", "one.yaml")
     write(tmp_path, "SEED: 2\nSOLVER: {STEPS: [3, 4]}\n", "two.yaml")

@@ -4,6 +4,7 @@ import codecs
 import os
 import pickle
 import tracemalloc
+import zipfile
 from collections import OrderedDict
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 from a2d_d2.modeling.start_weights import load_weights
-from a2d_d2.utils.weights import SafeCheckpointer, load_pickle
+from a2d_d2.utils.weights import CompressedError, SafeCheckpointer, load_pickle, load_torch
 
 ARRAYS = {
     "a.weight": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -137,3 +138,40 @@ def test_torch_files_load_as_before(tmp_path):
     third = nn.Linear(2, 3)
     SafeCheckpointer(third).load(str(tmp_path / "y.pyth"))
     assert torch.equal(model.weight, third.weight)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2])
+def test_compressed_torch_files_are_refused(tmp_path, compression):
+    stored, path = tmp_path / "stored.pth", tmp_path / "small.pth"
+    torch.save({"model": {"weight": torch.zeros(1 << 20)}}, stored)
+    with zipfile.ZipFile(stored) as source, zipfile.ZipFile(path, "w", compression) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    assert path.stat().st_size < 20_000
+    words = f"{path} has compressed parts.*; write a file that you trust again with torch.save"
+    with pytest.raises(CompressedError, match=words):
+        load_torch(path)
+    with pytest.raises(ValueError, match=rf"MODEL\.WEIGHTS.*{words}"):
+        load_weights(nn.Linear(1, 1), "MODEL.WEIGHTS", str(path))
+
+
+def test_torch_files_whose_parts_share_bytes_are_refused(tmp_path):
+    path = tmp_path / "shared.pth"
+    torch.save({"a": torch.zeros(1000), "b": torch.ones(1000)}, path)
+    data = path.read_bytes()
+    with zipfile.ZipFile(path, "a") as archive:
+        largest = max(archive.infolist(), key=lambda part: part.file_size)
+        archive.filelist += [largest] * 9
+        archive._didModify = True
+    assert path.stat().st_size < len(data) + 2000
+    with pytest.raises(CompressedError):
+        load_torch(path)
+
+
+def test_torch_files_of_the_older_format_load(tmp_path):
+    weights = {"weight": torch.arange(3.0)}
+    torch.save(weights, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    assert load_torch(tmp_path / "old.pth")["weight"].equal(weights["weight"])
+    (tmp_path / "cut.pth").write_bytes(b"PK\3\4 and no more")
+    with pytest.raises(pickle.UnpicklingError, match="cut off"):
+        load_torch(tmp_path / "cut.pth")
