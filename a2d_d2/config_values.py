@@ -78,6 +78,14 @@ def _one_of(*names: str) -> Rule:
     return Rule("one of ", names.__contains__, lambda: names)
 
 
+def _is_score(path: object) -> bool:
+    """Whether it names a score of ours, or none of ours is meant."""
+    if not isinstance(path, str) or path in ("", *SCORE_PATHS):
+        return path in ("", *SCORE_PATHS)
+    tasks = {known.split("/")[0] for known in SCORE_PATHS}
+    return not any(difflib.get_close_matches(part, tasks, n=1) for part in path.split("/"))
+
+
 def _registered(registry: Registry, without: str = "", *others: str) -> Rule:
     """A name of a registry, read when it is asked: others may add theirs. ``others`` too."""
 
@@ -289,7 +297,10 @@ _TABLE = (
     (_one_of("bfloat16", "float16"), "SOLVER.AMP.PRECISION"),
     (_only(False, "set SOLVER.MAX_GRAD_NORM instead"), "SOLVER.CLIP_GRADIENTS.ENABLED"),
     (_only(False, "a frame is tested at one size"), "TEST.AUG.ENABLED"),
-    (_one_of("", *SCORE_PATHS), "TEST.BEST_METRIC"),
+    (
+        Rule("a score of your own evaluator or one of ", _is_score, lambda: ("", *SCORE_PATHS)),
+        "TEST.BEST_METRIC",
+    ),
     (Rule("the name of a folder", lambda x: x.strip() and "\0" not in x), "OUTPUT_DIR"),
 )
 _NESTED = (  # lists of lists

@@ -78,6 +78,7 @@ WRONG = [
     ("OUTPUT_DIR", "", "the name of a folder"),
     ("SOLVER.STEPS", (0.5,), "a list of whole numbers$"),
     ("TEST.BEST_METRIC", "segmentation/joint/mIoUX", "nearest is segmentation/joint/mIoU$"),
+    ("TEST.BEST_METRIC", "segmentatoin/joint/mIoU", "nearest is segmentation/joint/mIoU$"),
     ("TEST.BEST_METRIC", "detection/joint/mAP/", "nearest is detection/joint/mAP$"),
     ("TEST.BEST_METRIC", "a2d_test/detection/joint/mAP", "nearest is detection/joint/mAP$"),
     ("DATASETS.TEST", ("a2d_test", "a2d_test"), "a list of names without repetition"),
@@ -165,4 +166,5 @@ def test_what_is_right_passes():
     check_values(changed({"MODEL.ANCHOR_GENERATOR.SIZES": [8, 16]}))
     check_values(changed({"SOLVER.STEPS": (50000, 10)} | {"SOLVER.WEIGHT_DECAY_BIAS": 0.1}))
     check_values(changed({"TEST.BEST_METRIC": "", "DATASETS.TEST": ("a2d_val", "a2d_test")}))
+    check_values(changed({"TEST.BEST_METRIC": "tracking/HOTA"}))  # of an evaluator of one's own
     assert len(RULES) > 100

@@ -68,15 +68,8 @@ def video_block(results: dict) -> str:
     """What streaming costs, from ``stream*.json`` and ``memory.json`` of ``results/benchmarks``."""
     names = [name for name in sorted(results) if name.startswith("stream")]
     streams = [results[name] for name in names]
-    lines, commands = [], []
-    for name, stream in zip(names, streams, strict=True):
-        otherwise = (
-            f"stream --frames {stream['frames']['measured']} --batch-size "
-            f"{stream['frames']['batch_size']} --repeats {stream['repeats']} --threads "
-            f"{stream['machine']['threads']} --json results/benchmarks/{name}.json "
-            f"TEST.DETECTIONS_PER_IMAGE {stream['frames']['detections']}"
-        )
-        commands.append(_command(stream, otherwise))
+    lines = []
+    commands = [_command(stream) for stream in streams]
     if streams:
         frames, machine = streams[0]["frames"], streams[0]["machine"]
         titles = {
@@ -113,7 +106,7 @@ def video_block(results: dict) -> str:
             f"(goal: at most {check['tolerance']:g}).",
             "",
         ]
-        commands.append(f"`{check['command']}`")
+        commands.append(_command(check))
     if "memory" in results:
         memory = results["memory"]
         for path, title in PATHS.items():
@@ -129,9 +122,7 @@ def video_block(results: dict) -> str:
             f"Memory is that of `{memory['config_file']}` with random weights, {size['height']}x"
             f"{size['width']} pixels and at most {size['most_detections']} detections a frame."
         )
-        threads = memory["machine"]["threads"]
-        otherwise = f"memory --threads {threads} --json results/benchmarks/memory.json"
-        commands.append(_command(memory, otherwise))
+        commands.append(_command(memory))
     if commands:
         lines.append(f"Written by {', '.join(commands)}.")
     return "\n".join(lines)
@@ -143,61 +134,43 @@ def stages_block(result: dict) -> str:
     return _paragraphs(
         [machine_line(machine)],
         row_lines(result["rows"]),
-        [f"Written by {_command(result, 'all --json results/benchmarks/cpu.json')}."],
+        [f"Written by {_command(result)}."],
     )
 
 
 def network_block(results: dict) -> str:
     """The tables of ``train_R101*.json`` and ``infer_R101*.json``, of ``results/benchmarks``."""
     parts = []
-    for command, more in (("train", "--repeats 3 --steps 2"), ("infer", "--repeats 5")):
+    for command in ("train", "infer"):
         for name in (f"{command}_R101", f"{command}_R101_gpu"):
-            result = results.get(name)
-            if result:
-                otherwise = (
-                    f"{command} --config-file {result['config_file']} --height 320 --width 568 "
-                    f"{more} --json results/benchmarks/{name}.json {' '.join(result['options'])}"
-                ).rstrip()
+            if name in results:
+                result = results[name]
                 parts += [
                     [machine_line(result["machine"])],
                     row_lines(result["rows"]),
-                    [f"Written by {_command(result, otherwise)}."],
+                    [f"Written by {_command(result)}."],
                 ]
     return _paragraphs(*parts)
 
 
 def growth_block(result: dict) -> str:
     """The tables of ``results/benchmarks/scale.json``."""
-    otherwise = (
-        f"scale --threads {result['machine']['threads']} --repeats {result['repeats']} --json "
-        "results/benchmarks/scale.json --plot docs/images/scale.png"
-    )
-    return _paragraphs(scale_lines(result), [f"Written by {_command(result, otherwise)}."])
+    return _paragraphs(scale_lines(result), [f"Written by {_command(result)}."])
 
 
 def plan_block(result: dict) -> str:
     """The figures of ``results/benchmarks/plan.json`` as the command prints them."""
-    written = f"Written by `{result['command']}`."
-    return _paragraphs(["```", *plan_lines(result), "```"], [written])
+    return _paragraphs(["```", *plan_lines(result), "```"], [f"Written by {_command(result)}."])
 
 
-def _command(result: Mapping, otherwise: str) -> str:
-    """The command that wrote a result, in code.
-
-    Args:
-        result: with "command" since the tool records it.
-        otherwise: arguments of tools/benchmark.py, for an older result.
-    """
-    return f"`{result.get('command', f'python tools/benchmark.py {otherwise}')}`"
+def _command(result: Mapping) -> str:
+    """The command that wrote a result, in code."""
+    return f"`{result['command']}`"
 
 
 def options_block(result: dict) -> str:
     """The table of ``results/benchmarks/options.json``."""
-    otherwise = (
-        f"options --threads {result['machine']['threads']} --repeats {result['repeats']} --json "
-        "results/benchmarks/options.json"
-    )
-    return _paragraphs(options_lines(result), [f"Written by {_command(result, otherwise)}."])
+    return _paragraphs(options_lines(result), [f"Written by {_command(result)}."])
 
 
 def _paragraphs(*parts: list[str]) -> str:
