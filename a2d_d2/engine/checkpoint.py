@@ -1,5 +1,6 @@
 """Checkpoints of a training: whole or not there, the last ones kept, a broken one passed over."""
 
+import json
 import logging
 import os
 import pickle
@@ -17,7 +18,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from a2d_d2.modeling.start_weights import load_trained_weights
-from a2d_d2.utils.files import atomic_path, atomic_stream, write_json
+from a2d_d2.utils.files import atomic_path, atomic_stream
 from a2d_d2.utils.untrusted import read_json
 from a2d_d2.utils.weights import SafeCheckpointer
 
@@ -57,7 +58,8 @@ class RunCheckpointer(SafeCheckpointer):
         periodic = [name for name in names if _PERIODIC.fullmatch(name)]
         surplus = periodic[: -self.kept] if self.kept else []
         # Killed between any two of these, a run finds a checkpoint, and the surplus again.
-        write_json(self._folder / RECENT_CHECKPOINTS, names)
+        with atomic_path(self._folder / RECENT_CHECKPOINTS, durable=True) as temporary:
+            temporary.write_text(json.dumps(names), encoding="utf-8")
         super().tag_last_checkpoint(last_filename_basename)
         for name in surplus:
             (self._folder / name).unlink(missing_ok=True)

@@ -169,3 +169,13 @@ def test_what_is_no_checkpoint(tmp_path):
     assert broken_checkpoint(tmp_path / "none.pth") == "No such file or directory"
     (tmp_path / "text.pth").write_text("weights")
     assert broken_checkpoint(tmp_path / "text.pth") == "cut off, or no checkpoint"
+
+
+def test_all_files_of_a_checkpoint_are_on_the_disk_before_they_have_their_names(
+    tmp_path, monkeypatch
+):
+    kept = []
+    monkeypatch.setattr("a2d_d2.utils.files._synchronize", lambda path: kept.append(path.name))
+    _write(tmp_path, 0)
+    files = [name for name in kept if name.startswith(".tmp-")]
+    assert len(files) == len(os.listdir(tmp_path)) == 3
