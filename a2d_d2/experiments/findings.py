@@ -2,8 +2,9 @@
 
 A finding is a difference of two systems' figures, seed by seed: only seeds that both have count.
 "yes": the first is ahead on average by a point or more and, of several seeds, by at least the
-standard deviation of the differences; "no": behind by as much; "level": neither. Of two systems
-that are said to be about the same, "level" is what the paper claims.
+standard deviation of the differences; "no": behind by as much; "level": neither. Two systems that
+are said to be about the same are ("yes") where both that average and that deviation are less than a
+point, are not ("no") where one is ahead, and else it is "undecided".
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,11 +46,13 @@ class Finding:
 
     @property
     def holds(self) -> str:
-        """ "yes", "level" or "no", as the module describes it; of the same "yes" or "no"."""
-        difference = mean(self.differences)
-        is_level = abs(difference) < max(LEAST, std(self.differences) or 0.0)
+        """ "yes", "level", "no" or "undecided", as the module describes it."""
+        difference, spread = mean(self.differences), std(self.differences) or 0.0
+        is_level = abs(difference) < max(LEAST, spread)
+        if self.is_same and is_level:
+            return "yes" if max(abs(difference), spread) < LEAST else "undecided"
         if self.is_same:
-            return "yes" if is_level else "no"
+            return "no"
         if is_level:
             return "level"
         return "yes" if difference > 0 else "no"
@@ -83,27 +86,42 @@ def find(results: Mapping) -> list[Finding]:
     findings = []
 
     def compare(
-        claim: str, path: tuple[str, ...], name: str, paper: float | None, same=False
+        claim: str, figure: str, path: tuple[str, ...], name: str, paper: float | None, same=False
     ) -> None:
-        full, other = (_of_seeds(results, system, "official", *path) for system in ("full", name))
+        full, other = (_of_seeds(results, system, *path) for system in ("full", name))
         common = sorted(full.keys() & other.keys())
         if common:
             titles = [results["systems"][system]["title"] for system in ("full", name)]
             values = [[of[seed] for seed in common] for of in (full, other)]
             pairs = [x for pair in zip(titles, values, strict=True) for x in pair]
-            findings.append(Finding(claim, " ".join(path[1:]), *pairs, paper, same))
+            findings.append(Finding(claim, figure, *pairs, paper, same))
 
     for claim, level, name, is_same in _SEGMENTATION:
         difference = None
         if name in published.SEGMENTATION:
             full, other = (published.SEGMENTATION[x] for x in ("full", name))
             difference = full[_LEVELS.index(level)][2] - other[_LEVELS.index(level)][2]
-        compare(claim, ("segmentation", level, "mIoU"), name, difference, is_same)
+        figure = f"{level} mIoU"
+        compare(
+            claim, figure, ("official", "segmentation", level, "mIoU"), name, difference, is_same
+        )
+        if is_same:  # thresholds are chosen for the joint figure, and move that of actors
+            path = ("default thresholds", "official", level, "mIoU")
+            compare(claim, f"{figure}, default thresholds", path, name, difference, is_same)
     for name in _DETECTION:
         difference = published.DETECTION["full"][2] - published.DETECTION[name][2]
-        path = ("detection", "joint", "mAP")
-        compare("ahead of the earlier detectors", path, name, difference)
+        for system, paper in ((name, difference), (f"{name}-equal_time", None)):
+            claim = "ahead of the earlier detectors" + ", at equal time" * (paper is None)
+            path = ("official", "detection", "joint", "mAP")
+            compare(claim, "joint mAP", path, _with_weights_of(results, system), paper)
     return findings + _zero_shot(results)
+
+
+def _with_weights_of(results: Mapping, name: str) -> str:
+    """The system, or where it has no records one that evaluates the same weights."""
+    systems = results["systems"]
+    others = (x for x in systems if any(r["weights_of"] == name for r in systems[x]["records"]))
+    return name if name in systems else next(others, name)
 
 
 def _zero_shot(results: Mapping) -> list[Finding]:

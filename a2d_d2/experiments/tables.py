@@ -259,7 +259,8 @@ def _findings(results: Mapping) -> Table:
         "Differences seed by seed, of the seeds that both systems have. "
         f'"yes": ahead by {findings.LEAST:g} point or more and, of several seeds, by the standard '
         'deviation of the differences; "no": behind by as much; "level": neither. What should '
-        "hardly change holds where it is level.",
+        "hardly change holds where average and deviation are less than a point, and is undecided "
+        "where it is level all the same. A verdict of one seed is only that seed's.",
         [("", [*columns, "holds"])],
         rows,
         subject="finding",
@@ -296,6 +297,8 @@ def _validation(results: Mapping) -> Table:
         if system.weights_of in results["systems"]:
             continue  # the same training
         trains_masks = system.has_masks and not system.weights_of
+        if any(r["config"].get("MODEL.CLASSES") == "pairs" for r in _records(results, system.name)):
+            trains_masks = False  # the default thresholds paint none of its scores
         name = "segmentation/joint/mIoU" if trains_masks else "detection/joint/mAP"
         curves = [record["validation"].get(name, []) for record in _records(results, system.name)]
         found = [_half_and_end(curve) for curve in curves if len(curve) > 1]
@@ -308,10 +311,10 @@ def _validation(results: Mapping) -> Table:
             rows.append((system.title, "", [figure, *cells, str(len(found))]))
     return Table(
         "Was training long enough?",
-        "Figures on the held-out training videos after half of the steps (of separate training: of "
-        "its second stage) and at the end, painted with the defaults. The learning rate falls "
-        "with the steps, so that half way is not where a training of half the length would end. "
-        "Last gain: since the last evaluation but one.",
+        "Figures on the held-out training videos at the evaluation nearest to half of the steps "
+        "(of separate training: of its second stage) and at the end, painted with the defaults. "
+        "The learning rate falls with the steps, so that half way is not where a training of half the "
+        "length would end. Last gain: since the last evaluation but one.",
         [("", ["figure", "half way", "at the end", "gain", "last gain", "seeds"])],
         rows,
     )
@@ -431,7 +434,7 @@ def _cores(number: int) -> str:
 def _systems(results: Mapping) -> list[System]:
     """The systems that have records, in the order of the tables."""
     known = all_systems(LabelSpace.from_dict(results["label_space"]))
-    return [known[name] for name in results["systems"]]
+    return [system for name, system in known.items() if name in results["systems"]]
 
 
 def _records(results: Mapping, name: str) -> list[dict]:

@@ -38,10 +38,17 @@ def test_ahead(first, second, holds):
 
 @pytest.mark.parametrize(
     ("second", "holds"),
-    [(49.1, "yes"), (50.9, "yes"), (48.9, "no"), (51.1, "no"), ([48.0], "no")],
+    [
+        *((49.1, "yes"), (50.9, "yes"), (48.9, "no"), (51.1, "no"), ([48.0], "no")),
+        ([50.5, 49.5], "yes"),  # standard deviation 0.7
+        ([51.0, 49.0], "undecided"),  # 1.4
+        ([52.0, 50.5], "no"),  # 1.1, mean 1.25
+        ([52.5, 50.0], "undecided"),  # 1.8, mean 1.25
+    ],
 )
 def test_the_same(second, holds):
-    assert finding(50.0, second, is_same=True).holds == holds
+    first = [50.0] * len(second) if isinstance(second, list) else 50.0
+    assert finding(first, second, is_same=True).holds == holds
 
 
 def test_found_in_records(make_record):
@@ -63,6 +70,7 @@ def test_found_in_records(make_record):
         ("joint mIoU", "without flow stream", False),
         ("action mIoU", "without flow stream", False),
         ("actor mIoU", "without flow stream", True),
+        ("actor mIoU, default thresholds", "without flow stream", True),
         ("joint mAP", "TSMT", False),
         ("joint AP, mean of 2 actors", "equal action scores", False),
     }
@@ -84,3 +92,15 @@ def test_found_in_records(make_record):
 
 def test_nothing_is_found_without_the_full_model(make_record):
     assert find(summarize_records([make_record("no_flow")])) == []
+
+
+def test_a_detector_may_be_known_by_its_two_stage_system(make_record):
+    two_stage = make_record("no_mask_grabcut", base=38.0) | {"weights_of": "tsmt"}
+    records = [make_record("full", base=40.0), two_stage]
+    records.append(make_record("tshr-equal_time", base=43.0))
+    found = {x.claim: x for x in find(summarize_records(records)) if x.figure == "joint mAP"}
+    detector = found["ahead of the earlier detectors"]
+    assert (detector.other_name, detector.holds) == ("without mask head + GrabCut", "yes")
+    assert detector.published == pytest.approx(55.5 - 48.9)
+    longer = found["ahead of the earlier detectors, at equal time"]
+    assert (longer.other_name, longer.holds, longer.published) == ("TSHR, equal time", "no", None)

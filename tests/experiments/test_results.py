@@ -10,6 +10,7 @@ from a2d_d2.experiments.page import render_experiment
 from a2d_d2.experiments.records import read_records, write_record
 from a2d_d2.experiments.results import combine, summarize_records
 from a2d_d2.experiments.tables import all_tables, readme_block, tables_markdown
+from a2d_d2.utils.repository import REPOSITORY
 
 
 def test_mean_and_deviation_by_hand():
@@ -267,3 +268,11 @@ def test_a_record_that_is_not_whole_is_named(make_record, tmp_path, changes, wor
     path = tmp_path / "records" / "full-seed0.json"
     with pytest.raises(ValueError, match=f"{path} is no whole record .*{words}.*copy it again"):
         write_outputs(tmp_path, None)
+
+
+@pytest.mark.parametrize("name", ["synthetic", "synthetic_long"])
+def test_the_committed_tables_are_those_of_their_records(name):
+    folder = REPOSITORY / "results" / name
+    results = summarize_records(read_records(folder / "records"))
+    assert json.loads((folder / "results.json").read_text()) == json.loads(json.dumps(results))
+    assert (folder / "tables.md").read_text() == tables_markdown(results)
