@@ -313,8 +313,8 @@ def _validation(results: Mapping) -> Table:
         "Was training long enough?",
         "Figures on the held-out training videos at the evaluation nearest to half of the steps "
         "(of separate training: of its second stage) and at the end, painted with the defaults. "
-        "The learning rate falls with the steps, so that half way is not where a training of half the "
-        "length would end. Last gain: since the last evaluation but one.",
+        "The learning rate falls with the steps, so that half way is not where a training of half "
+        "the length would end. Last gain: since the last evaluation but one.",
         [("", ["figure", "half way", "at the end", "gain", "last gain", "seeds"])],
         rows,
     )
