@@ -19,8 +19,12 @@ USER_ERROR = re.compile(
     r"(?:[\w.]*\.)?"
     r"(?:ValueError|ReleaseError|VideoError|OSError|PermissionError|FileNotFoundError): (.*)"
 )
-# What torch says when a port is taken, or not all machines come in time.
-_NOT_JOINED = re.compile(r"^torch\.distributed\.Dist(?:Network|Store)Error: (.*)", re.MULTILINE)
+# What torch says when a port is taken (2.4 by a RuntimeError), or not all machines come in time.
+_NOT_JOINED = re.compile(
+    r"^(?:torch\.distributed\.Dist(?:Network|Store)Error|RuntimeError(?=: The server socket))"
+    r": (.*)",
+    re.MULTILINE,
+)
 
 
 def _in_process(main: Callable, args: argparse.Namespace) -> None:
