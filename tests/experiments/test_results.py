@@ -273,6 +273,9 @@ def test_a_record_that_is_not_whole_is_named(make_record, tmp_path, changes, wor
 @pytest.mark.parametrize("name", ["synthetic", "synthetic_long"])
 def test_the_committed_tables_are_those_of_their_records(name):
     folder = REPOSITORY / "results" / name
-    results = summarize_records(read_records(folder / "records"))
-    assert json.loads((folder / "results.json").read_text()) == json.loads(json.dumps(results))
+    results = json.loads((folder / "results.json").read_text())
+    records = [r for system in results["systems"].values() for r in system["records"]]
+    assert sorted(map(json.dumps, records)) == sorted(
+        map(json.dumps, json.loads(json.dumps(read_records(folder / "records"), sort_keys=True)))
+    )
     assert (folder / "tables.md").read_text() == tables_markdown(results)
