@@ -30,7 +30,13 @@ _NOT_JOINED = re.compile(
 def _in_process(main: Callable, args: argparse.Namespace) -> None:
     # torch sends SIGINT when the parent dies, which background jobs of a shell ignore.
     end_with_parent()
-    main(args)
+    try:
+        main(args)
+    except SystemExit:
+        # A thread of torch 2.4's gloo may abort a process that ends with the group.
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        raise
 
 
 def launch_main(main: Callable, args: argparse.Namespace) -> None:
