@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import nn
@@ -20,7 +19,7 @@ from torch import nn
 from a2d_d2.modeling.start_weights import load_trained_weights
 from a2d_d2.utils.files import atomic_path, atomic_stream
 from a2d_d2.utils.untrusted import read_json
-from a2d_d2.utils.weights import SafeCheckpointer
+from a2d_d2.utils.weights import CompressedError, SafeCheckpointer, load_torch
 
 # Names of files: Detectron2's tag of the last checkpoint, and those before it, oldest first.
 LAST_CHECKPOINT = "last_checkpoint"
@@ -144,7 +143,9 @@ class RunCheckpointer(SafeCheckpointer):
         if problem := broken_checkpoint(path):
             return f"is broken ({problem})"
         try:
-            data = torch.load(path, map_location="meta", weights_only=True)  # without the values
+            data = load_torch(path, device="meta")
+        except CompressedError:
+            return "is broken (it has compressed parts)"
         except _NO_CHECKPOINT:
             return "is broken (not a checkpoint of tensors and plain types alone)"
         data = data if isinstance(data, dict) else {}

@@ -45,8 +45,12 @@ class CompressedError(ValueError):
     """A file of torch whose parts stand for more than it holds; names it and the remedy."""
 
 
-def load_torch(path: str | os.PathLike):
-    """``torch.load`` of tensors and plain types, to the CPU.
+def load_torch(path: str | os.PathLike, device: str = "cpu"):
+    """``torch.load`` of tensors and plain types.
+
+    Args:
+        path: of the file.
+        device: where the tensors go; "meta" reads no values.
 
     Raises:
         pickle.UnpicklingError: the file asks for something else, or is cut off.
@@ -56,7 +60,7 @@ def load_torch(path: str | os.PathLike):
     with open(path, "rb") as stream:
         if stream.read(4) == b"PK\3\4":  # by this torch tells it from its older format
             _check_parts(stream, path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return torch.load(path, map_location=device, weights_only=True)
 
 
 def _check_parts(stream: BinaryIO, path: str | os.PathLike) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import zipfile
 
 import pytest
 import torch
@@ -97,6 +98,18 @@ def test_a_whole_file_of_something_else_is_passed_over(
     (line,) = [r.getMessage() for r in package_log.records if r.levelname == "WARNING"]
     assert problem in line and str(tmp_path / "model_0000001.pth") in line
     assert not (tmp_path / "code_ran").exists()
+
+
+def test_a_compressed_checkpoint_is_passed_over(tmp_path, package_log):
+    _write(tmp_path, 0, 1)
+    path = tmp_path / "model_0000001.pth"
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    assert _checkpointer(tmp_path).find_last() == str(tmp_path / "model_0000000.pth")
+    assert f"{path} is broken (it has compressed parts)" in package_log.text
 
 
 def test_damaged_names_of_checkpoints(tmp_path, package_log):
