@@ -12,6 +12,7 @@ from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from a2d_d2.engine.stop import STOPPED, Stopped, passing_on
+from a2d_d2.utils.cli import say_lost_lines_once
 from a2d_d2.utils.parallel import end_with_parent
 
 # The last line of a traceback that a user's mistake leaves in a process.
@@ -30,6 +31,7 @@ _NOT_JOINED = re.compile(
 def _in_process(main: Callable, args: argparse.Namespace) -> None:
     # torch sends SIGINT when the parent dies, which background jobs of a shell ignore.
     end_with_parent()
+    say_lost_lines_once()
     try:
         main(args)
     except SystemExit:

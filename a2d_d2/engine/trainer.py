@@ -109,15 +109,15 @@ class MixedPrecisionTrainer(SimpleTrainer):
 
         Returns:
             Whether that is done, in every process alike. True too when a scaler leaves the step out
-            to find its scale.
+            to find its scale, which has an end at 1: a gradient that is not finite there never is.
         """
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm or math.inf)
-        if not self.scaler.is_enabled() and not norm.isfinite():
-            return False
-        self.scaler.step(self.optimizer)
+        is_out = not norm.isfinite() and self.scaler.get_scale() <= 1  # 1 without scaling too
+        if not is_out:
+            self.scaler.step(self.optimizer)
         self.scaler.update()
-        return True
+        return not is_out
 
     def _compute_gradients(self, clips: list[dict]) -> tuple[dict[str, torch.Tensor], bool]:
         """Adds the gradient of the mean loss over the parts of the batch.

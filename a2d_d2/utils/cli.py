@@ -1,5 +1,7 @@
 """What every command line of the project shares."""
 
+import contextlib
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -24,12 +26,45 @@ def counted(number: int, noun: str) -> str:
     return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
 
 
+class _LostLines:
+    """In place of ``logging.Handler.handleError``, which prints a traceback for each line.
+
+    A log that cannot be written, as on a full disk, is said once for each file.
+    """
+
+    def __init__(self):
+        self._print_traceback = logging.Handler.handleError
+        self._said = set()
+
+    def __call__(self, handler: logging.Handler, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            self._print_traceback(handler, record)
+            return
+        name = getattr(getattr(handler, "stream", None), "name", type(handler).__name__)
+        if name not in self._said and sys.stderr:
+            self._said.add(name)
+            with contextlib.suppress(OSError):
+                print(  # noqa: T201
+                    f"warning: {one_line(error)}: lines of the log to {name} are lost",
+                    file=sys.stderr,
+                )
+
+
+def say_lost_lines_once() -> None:
+    """In this process a log that cannot be written gives one line; other faults of logging stay."""
+    if logging.Handler.handleError.__name__ == "handleError":  # not done yet
+        lost = _LostLines()
+        logging.Handler.handleError = lambda handler, record: lost(handler, record)
+
+
 def run_tool(main: Callable[[], int | None]) -> None:
     """Runs a command-line ``main`` and exits with its status.
 
     A user's mistake (ValueError, OSError) becomes one line on standard error and exit code 2,
     without a traceback; Ctrl-C exits with 130. ``A2D_D2_DEBUG=1`` shows the traceback instead.
     """
+    say_lost_lines_once()
     try:
         status = main()
     except (ValueError, OSError) as error:

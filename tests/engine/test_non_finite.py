@@ -59,6 +59,23 @@ def test_a_step_that_is_not_finite_changes_nothing(bad, what, tmp_path, package_
     assert [path.name for path in tmp_path.iterdir()] == ["step_0000001.pth"]
 
 
+def test_float16_halves_its_scale_down_to_one(tmp_path, package_log):
+    trainer = _make([toy.batch()] + [toy.batch(root=True)] * 18, tmp_path, max_skipped=1)
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    toy.step(trainer, 0)
+    weight = trainer.model.linear.weight.clone()
+    for number in range(1, 17):  # 2^16 is halved 16 times
+        toy.step(trainer, number)
+    assert weight.equal(trainer.model.linear.weight)
+    before = _state(trainer)
+    assert trainer.scaler.get_scale() == 1 and not any(tmp_path.iterdir())
+    toy.step(trainer, 17)
+    assert "left out: the gradient of step 17 is not finite" in package_log.text
+    assert all(x.equal(y) for x, y in zip(before, _state(trainer), strict=True))
+    with pytest.raises(ValueError, match="the gradient of step 18 is not finite"):
+        toy.step(trainer, 18)
+
+
 def test_too_many_end_the_training_also_after_a_restart(tmp_path):
     bad = toy.batch(NAN)
     trainer = _make([bad] * 3, tmp_path, max_skipped=1)
