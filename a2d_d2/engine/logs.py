@@ -25,6 +25,7 @@ from detectron2.utils.events import (
 )
 from detectron2.utils.logger import setup_logger
 
+from a2d_d2.engine.provenance import write_start
 from a2d_d2.utils.files import explained, write_text
 
 _EVENTS = "events.out.tfevents"
@@ -33,12 +34,16 @@ _EVENTS = "events.out.tfevents"
 def set_up(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Detectron2's default_setup: config.yaml and logs in OUTPUT_DIR, and the seed.
 
+    A training also writes where and with what it was started (provenance.json).
+
     Raises:
         OSError: OUTPUT_DIR cannot be written.
     """
     rank = comm.get_rank()
     if comm.is_main_process():
         write_text(Path(cfg.OUTPUT_DIR, "config.yaml"), cfg.dump())
+        if not args.eval_only:
+            write_start(cfg.OUTPUT_DIR, resume=args.resume)
     file = LogFile(Path(cfg.OUTPUT_DIR, f"log.txt.rank{rank}" if rank else "log.txt"))
     for name in ("fvcore", "detectron2", "a2d_d2"):
         setup_logger(distributed_rank=rank, name=name).addHandler(file)

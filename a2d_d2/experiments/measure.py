@@ -11,6 +11,7 @@ import numpy as np
 
 from a2d_d2.data.layout import read_annotation
 from a2d_d2.data.release import load_release
+from a2d_d2.engine.provenance import describe_start, read_starts
 from a2d_d2.evaluation.detection import average_precisions
 from a2d_d2.evaluation.predictions import (
     FrameKey,
@@ -27,9 +28,6 @@ from a2d_d2.evaluation.zero_shot import actor_precision, with_equal_actions
 from a2d_d2.experiments.plan import Experiment, Run
 from a2d_d2.experiments.records import (
     VERSION,
-    describe_code,
-    describe_machine,
-    describe_versions,
     flatten,
     without_places,
 )
@@ -71,9 +69,7 @@ def make_record(experiment: Experiment, run: Run, *, progress: bool = True) -> d
         "config": flatten(experiment.run_config(run)),
         "label_space": space.to_dict(),
         "data": experiment.data,
-        "code": describe_code(),
-        "versions": describe_versions(),
-        "machine": describe_machine(),
+        **training_origin(experiment.folder(experiment.trained(run))),
         "thresholds": thresholds,
         "figures": _figures(experiment, run, test, thresholds, progress),
         **training_facts(experiment.folder(experiment.trained(run))),
@@ -176,6 +172,16 @@ def _chance_matches(job: tuple[str, FramePredictions], *, space: LabelSpace):
     path, predictions = job
     equal = with_equal_actions(predictions, space)
     return score_frame(read_annotation(path), space, predictions=equal).matches
+
+
+def training_origin(folder: Path) -> dict:
+    """Of a training: what its last start says, and, if others differ, all its "starts".
+
+    A training of older code says nothing: this process stands for it.
+    """
+    starts = read_starts(folder) or [describe_start()]
+    is_one = all(start == starts[-1] for start in starts)
+    return starts[-1] | ({} if is_one else {"starts": starts})
 
 
 def training_facts(folder: Path) -> dict:

@@ -5,27 +5,18 @@ with what the run was made, and its figures. A record that is there is never mad
 """
 
 import hashlib
-import importlib.metadata
 import json
-import platform
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-import cv2
-import detectron2
-import numpy
-import torch
 from detectron2.config import CfgNode, get_cfg
 
-import a2d_d2
 from a2d_d2.config import add_a2d_config
 from a2d_d2.data.layout import annotated_frames, read_videoset
 from a2d_d2.data.release import split_videos
 from a2d_d2.label_space import LabelSpace
 from a2d_d2.utils.files import write_json
-from a2d_d2.utils.parallel import default_workers
 
 VERSION = 1
 # Keys that say where a run is made, not what it is.
@@ -116,47 +107,6 @@ def describe_data(root: str | Path, label_space: LabelSpace, hold_out: int) -> d
         "is_a2d": generated is None and counts == _A2D_VIDEOS and label_space == LabelSpace.a2d(),
         "videos_sha256": digest({"videos": rows}),
     }
-
-
-def describe_machine() -> dict:
-    """Cores and GPUs of this machine."""
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {"cores": default_workers(), "gpus": gpus, "system": platform.system()}
-
-
-def describe_versions() -> dict:
-    """Versions of what a run is made with."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": importlib.metadata.version("torchvision"),
-        "detectron2": detectron2.__version__,
-        "opencv": cv2.__version__,
-        "numpy": numpy.__version__,
-        "a2d_d2": a2d_d2.__version__,
-    }
-
-
-def describe_code() -> dict:
-    """The git revision of this checkout, and whether tracked files differ from it."""
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", *arguments],
-                cwd=Path(__file__).parent,
-                capture_output=True,
-                text=True,
-            )
-        except OSError:
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    revision, changes = (
-        git("rev-parse", "HEAD"),
-        git("status", "--porcelain", "--untracked-files=no"),
-    )
-    return {"revision": revision, "dirty": None if changes is None else bool(changes)}
 
 
 def write_record(folder: Path, record: Mapping) -> None:
