@@ -2,8 +2,10 @@
 
 import difflib
 import logging
+import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Sequence
 
 from detectron2.config import CfgNode
@@ -24,6 +26,7 @@ from a2d_d2.data.mapper import build_mapper
 from a2d_d2.data.stream import ResumableBatches, SeededDraws
 from a2d_d2.data.video import VideoError
 from a2d_d2.modeling.system import takes_clips
+from a2d_d2.utils.parallel import end_with_parent
 
 
 def build_train_loader(cfg: CfgNode) -> DataLoader:
@@ -48,9 +51,21 @@ def build_train_loader(cfg: CfgNode) -> DataLoader:
 
 
 def _start_worker(worker: int) -> None:
+    """Begins a loader's process, which ends when the trainer says so, or is gone."""
     # A scheduler sends SIGTERM to the whole group; the trainer still needs its data.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        parent = multiprocessing.parent_process().pid  # not getppid's: a fork server may be there
+        threading.Thread(target=_end_when_told, args=(parent,), daemon=True).start()
+    end_with_parent()
     worker_init_reset_seed(worker)
+
+
+def _end_when_told(parent: int) -> None:
+    """Waits for a SIGTERM of the parent, which ends its processes so when it ends itself."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)  # as torch's own handler does
 
 
 def start_at(loader: DataLoader, step: int) -> None:
@@ -85,7 +100,9 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> Iterable[list[dict]]:
     check_registered("DATASETS.TEST", [dataset_name])
     mapper = build_mapper(cfg, is_train=False)
     batch_size = cfg.TEST.IMS_PER_BATCH
-    return build_detection_test_loader(cfg, dataset_name, mapper=mapper, batch_size=batch_size)
+    loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper, batch_size=batch_size)
+    loader.worker_init_fn = _start_worker
+    return loader
 
 
 class ReadableClips(Dataset):

@@ -67,7 +67,8 @@ def launch_main(main: Callable, args: argparse.Namespace) -> None:
                 f"--dist-url is {args.dist_url}; several machines need --dist-url tcp://HOST:PORT, "
                 "HOST being machine 0"
             )
-        with passing_on() if args.num_gpus * args.num_machines > 1 else contextlib.nullcontext():
+        is_one = args.num_gpus * args.num_machines == 1
+        with contextlib.nullcontext() if is_one else passing_on() as told:
             try:
                 launch(
                     _in_process,
@@ -88,8 +89,13 @@ def launch_main(main: Callable, args: argparse.Namespace) -> None:
                     ) from error
                 raise
             except ProcessExitedException as error:
-                if error.exit_code == STOPPED:
-                    raise Stopped from error
+                if error.exit_code == STOPPED or (told.is_set() and error.exit_code < 0):
+                    raise Stopped from error  # also one that had not begun to listen
+                if error.exit_code < 0:
+                    raise ValueError(
+                        f"process {error.error_index} was killed ({error.signal_name}; out of "
+                        "memory?); a training goes on with --resume"
+                    ) from error
                 raise
         return
     has_gpu = torch.cuda.is_available()

@@ -14,7 +14,7 @@ from a2d_d2.engine.ranks import any_process
 # Exit code of a training that was stopped: EX_TEMPFAIL of sysexits.h, "try again".
 STOPPED = 75
 # Seconds from the signal until the process ends, whatever it does. Schedulers wait 30 or more.
-DEADLINE = 25
+DEADLINE = 20
 
 
 class Stopped(SystemExit):
@@ -94,15 +94,20 @@ class StopRequest:
 
 
 @contextlib.contextmanager
-def passing_on() -> Iterator[None]:
-    """In this block SIGTERM goes to the processes that this one has started, and is waited for."""
+def passing_on() -> Iterator[threading.Event]:
+    """In this block SIGTERM goes to the processes that this one has started, and is waited for.
+
+    Gives an event that says whether it came.
+    """
+    came = threading.Event()
 
     def send(number, frame) -> None:
+        came.set()
         for child in multiprocessing.active_children():
             child.terminate()
 
     before = signal.signal(signal.SIGTERM, send)
     try:
-        yield
+        yield came
     finally:
         signal.signal(signal.SIGTERM, before)

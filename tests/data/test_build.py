@@ -1,7 +1,13 @@
+import multiprocessing
+import os
 import shutil
+import signal
+import subprocess
+import time
 
 import pytest
 from detectron2.data import DatasetCatalog
+from torch.utils.data import DataLoader, Dataset
 
 from a2d_d2.config import setup_cfg
 from a2d_d2.data.build import (
@@ -73,6 +79,36 @@ def test_loader_processes(make_cfg):
     for loader in (build_train_loader(cfg), build_test_loader(cfg, "a2d_test")):
         clip = next(iter(loader))[0]
         assert clip["image"].shape[1:] == (3, 64, 80)
+
+
+class _ProcessNumbers(Dataset):
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        return os.getpid()
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_the_trainer_alone_ends_a_loader_process(make_cfg, method):
+    for made in (build_train_loader(make_cfg()), build_test_loader(make_cfg(), "a2d_test")):
+        loader = DataLoader(
+            _ProcessNumbers(),
+            batch_size=None,
+            num_workers=1,
+            worker_init_fn=made.worker_init_fn,
+            multiprocessing_context=method,
+            prefetch_factor=1,
+        )
+        numbers = iter(loader)
+        process = next(numbers)
+        subprocess.run(["kill", "-TERM", str(process)], check=True)  # of somebody else
+        time.sleep(0.2)
+        assert next(numbers) == next(numbers) == process
+        (child,) = [c for c in multiprocessing.active_children() if c.pid == process]
+        os.kill(process, signal.SIGTERM)
+        child.join(30)
+        assert child.exitcode == 0
 
 
 def test_training_drops_frames_without_annotations_testing_never(make_cfg, empty_frames):

@@ -35,13 +35,18 @@ def _stop(trainings, name, word, opts=(), flags=()):
         assert process.is_alive(), _log(trainings, name)[-2000:]
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGTERM)
-    process.join()
-    return process.exitcode
+    return _exit_code(process)
 
 
 def _end(trainings, name, opts=(), flags=("--resume",)):
-    process = trainings.begin(name, opts, flags)
-    process.join()
+    return _exit_code(trainings.begin(name, opts, flags))
+
+
+def _exit_code(process):
+    process.join(120)
+    if process.is_alive():  # a loader's process could keep it
+        process.kill()
+        process.join()
     return process.exitcode
 
 
@@ -80,6 +85,7 @@ def test_sigterm_writes_a_checkpoint_and_a_seed_makes_runs_equal(killed, trainin
         ["SEED", "7", "SOLVER.CHECKPOINT_PERIOD", "100", "TEST.EVAL_PERIOD", "2"],
         ["--seed=1"],
     )
+    opts += ["DATALOADER.NUM_WORKERS", "1"]
     assert _stop(trainings, "seeded", "Starting training", opts, flags) == STOPPED == 75
     assert "SIGTERM: stopped after iteration" in _log(trainings, "seeded")
     assert len(list((trainings.folder / "seeded").glob("model_0*.pth"))) == 1
@@ -107,7 +113,7 @@ def test_an_evaluation_that_is_due_comes_first(killed, trainings):
 
 
 def test_a_loss_that_is_not_finite_ends_the_training_and_can_be_replayed(trainings):
-    opts = ["MODEL.FLOW.PIXEL_STD", "(1e-45, 1e-45, 1e-45)"]
+    opts = ["MODEL.FLOW.PIXEL_STD", "(1e-45, 1e-45, 1e-45)", "DATALOADER.NUM_WORKERS", "1"]
     assert _end(trainings, "not_finite", opts) == 2
     log = _log(trainings, "not_finite")
     file = trainings.folder / "not_finite" / "non_finite" / "step_0000000.pth"

@@ -79,13 +79,33 @@ def test_the_signal_is_passed_on_to_every_process():
     assert [process.exitcode for process in processes] == [STOPPED, STOPPED]
 
 
-@pytest.mark.parametrize(("code", "expected"), [(STOPPED, Stopped), (1, ProcessExitedException)])
-def test_stopped_processes_stop_the_command(monkeypatch, code, expected):
+@pytest.mark.parametrize(
+    ("code", "expected", "words"),
+    [
+        (STOPPED, Stopped, None),
+        (1, ProcessExitedException, None),
+        (-signal.SIGKILL, ValueError, r"process 3 was killed \(SIGKILL; out of memory\?\)"),
+    ],
+)
+def test_stopped_processes_stop_the_command(monkeypatch, code, expected, words):
+    with pytest.raises(expected, match=words):
+        _launch_whose_process_ends(monkeypatch, code)
+
+
+def test_the_signal_before_a_process_listens_stops_the_command(monkeypatch):
+    with pytest.raises(Stopped):
+        _launch_whose_process_ends(monkeypatch, -signal.SIGTERM, _terminate_this)
+
+
+def _launch_whose_process_ends(monkeypatch, code, before=lambda: None):
     def fail(*_, **__):
-        raise ProcessExitedException("ended", error_index=0, error_pid=1, exit_code=code)
+        before()
+        name = signal.Signals(-code).name if code < 0 else None
+        raise ProcessExitedException(
+            "ended", error_index=3, error_pid=1, exit_code=code, signal_name=name
+        )
 
     monkeypatch.setattr(launch, "launch", fail)
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     args = argparse.Namespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto")
-    with pytest.raises(expected):
-        launch.launch_main(lambda args: None, args)
+    launch.launch_main(lambda args: None, args)
