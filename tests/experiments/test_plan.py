@@ -1,5 +1,6 @@
 """Which runs there are, and their commands."""
 
+import runpy
 import shlex
 import subprocess
 import sys
@@ -228,6 +229,51 @@ def test_a_key_that_a_later_version_adds_leaves_digests_alone(make_experiment, m
 def test_a_record_keeps_no_option_that_is_a_place():
     options = ["INPUT.CLIP.CACHE", "somewhere", "SOLVER.MAX_ITER", "9", "MODEL.DEVICE", "cuda"]
     assert without_places(options) == ["SOLVER.MAX_ITER", "9"]
+
+
+@pytest.fixture
+def dry_run(make_experiment, tiny_release, monkeypatch, capsys):
+    """The tool printing the commands of a suite: exit code, standard output and error."""
+    make_experiment()  # goes to the repository
+
+    def run(words):
+        tool = "tools/run_experiments.py"
+        argv = [tool, "--dry-run", f"--root={tiny_release}", "--output=nowhere", *words.split()]
+        monkeypatch.setattr(sys, "argv", argv)
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(tool, run_name="__main__")
+        return end.value.code, *capsys.readouterr()
+
+    return run
+
+
+def test_options_follow_seeds_and_systems(dry_run):
+    status, output, _ = dry_run("--suite table1 --seeds 0 1 2 SOLVER.MAX_ITER 2")
+    trainings = [words for words in _commands(output.splitlines()) if "--resume" in words]
+    assert status == 0
+    assert [_value(words, "SEED") for words in trainings] == ["0", "1", "2"]
+    assert all(words[-2:] == ["SOLVER.MAX_ITER", "2"] for words in trainings)
+    status, output, _ = dry_run("--suite table3 --seeds 4 --systems no_flow SOLVER.MAX_ITER 2")
+    (training,) = [words for words in _commands(output.splitlines()) if "--resume" in words]
+    assert status == 0
+    assert _value(training, "OUTPUT_DIR") == "nowhere/runs/no_flow/seed4"
+    assert training[-2:] == ["SOLVER.MAX_ITER", "2"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--seeds 0 x SOLVER.MAX_ITER 2", "--seeds must be whole numbers, not 'x'\n"),
+        ("--seeds SOLVER.MAX_ITER 2", "--seeds has no value before SOLVER.MAX_ITER\n"),
+        ("--systems full SEED 1", "SEED cannot be given here: it is set by --seeds\n"),
+        (
+            "--suite table1 --systems noflow SOLVER.MAX_ITER 2",
+            "suite table1 has no system 'noflow'; it has full\n",
+        ),
+    ],
+)
+def test_wrong_seeds_and_systems_are_named(dry_run, words, message):
+    assert dry_run(words) == (2, "", f"error: {message}")
 
 
 def test_the_default_base_is_found_from_any_folder(tiny_release, tmp_path, monkeypatch):
