@@ -130,19 +130,30 @@ class Experiment:
         """The runs of a suite, or those of the systems named ``names`` in it, each once.
 
         Raises:
-            ValueError: no such suite, or it has no such system.
+            ValueError: no such suite, it has no such system, or the user's options would change
+                what a system is.
         """
         systems = suite_systems(suite, self.label_space)
         known = [system.name for system in systems]
         for name in names:
             if name not in known:
                 raise ValueError(f"suite {suite} has no system {name!r}; it has {', '.join(known)}")
-        return [
+        runs = [
             Run(system, seed)
             for system in systems
             if not names or system.name in names
             for seed in self.seeds
         ]
+        pairs = ((run.system, self.trained(run).system) for run in runs)
+        for system in dict.fromkeys(system for pair in pairs for system in pair):
+            keys = system.options()[::2]
+            for key in self.options[::2]:
+                if key in keys:
+                    raise ValueError(
+                        f"{key} cannot be given here: it is part of what makes the system "
+                        f"{system.name}; train another value by a run of train_net.py of its own"
+                    )
+        return runs
 
     @cached_property
     def step_times(self) -> StepTimes:

@@ -189,6 +189,34 @@ def test_a_system_that_the_suite_lacks_is_named(make_experiment):
         make_experiment().plan("table1", ["no_flow"])
 
 
+@pytest.mark.parametrize(
+    ("suite", "names", "option", "system"),
+    [
+        ("table3", ["no_flow"], "MODEL.FLOW.ENABLED True", "no_flow"),
+        ("all", [], "MODEL.ROI_HEADS.NAME ActorActionROIHeads", "tsct"),
+        ("table3", ["no_mask_grabcut"], "TEST.BEST_METRIC segmentation/joint/mIoU", "tsmt"),
+        ("zero_shot", [], "MODEL.ROI_ACTION_HEAD.EXCLUDED_ACTORS ()", "zero_shot-adult"),
+        ("equal_time", [], "MODEL.TRAIN_BRANCH joint", "separate_training-equal_time"),
+    ],
+)
+def test_options_that_make_a_system_are_refused(make_experiment, suite, names, option, system):
+    """Those of TSMT too, which gives its weights to the system with GrabCut."""
+    experiment = make_experiment(options=("SOLVER.MAX_ITER", "2", *option.split()))
+    key = option.split()[0]
+    message = f"^{key} cannot be given here: it is part of what makes the system {system}; train"
+    with pytest.raises(ValueError, match=message):
+        experiment.plan(suite, names)
+
+
+def test_options_of_the_base_alone_are_taken(make_experiment):
+    options = ("SOLVER.MAX_ITER", "2", "TEST.EVAL_PERIOD", "1", "INPUT.CLIP.CACHE", "mine")
+    experiment = make_experiment(options=options)
+    for suite, number in (("all", 16), ("equal_time", 9)):
+        assert len(experiment.plan(suite)) == number
+    experiment = make_experiment(options=("MODEL.FLOW.ENABLED", "False"))
+    assert len(experiment.plan("table2")) == 4  # none of them is made by this key
+
+
 def test_digests_tell_settings_from_places(make_experiment, tmp_path):
     def digests(**changes):
         experiment = make_experiment(**changes)
