@@ -1,5 +1,6 @@
 """Which runs a suite needs, and the commands of each: ordinary calls of train_net.py."""
 
+import math
 import os
 import re
 import shlex
@@ -22,6 +23,9 @@ from a2d_d2.utils.repository import repository_path
 BASE = "configs/a2d_R101_FPN.yaml"
 # Words of a launcher that take train_net.py as it is: "torchrun", "python -m some.launcher".
 _RUNS_SCRIPTS = re.compile(r"torchrun|python[\d.]*")
+# Training examples that take as long as the prediction and the scores of a frame: a guess, of
+# little weight once a first run is through (see _SuiteBar).
+_EXAMPLES_PER_FRAME = 0.5
 # Keys that the runner sets itself, and what sets them.
 _TAKEN = {
     "OUTPUT_DIR": "--output",
@@ -173,12 +177,16 @@ class Experiment:
     def record_path(self, run: Run) -> Path:
         return self.output / "records" / f"{file_name(run.system.name, run.seed)}.json"
 
+    def test_splits(self, run: Run) -> list[str]:
+        """What a run's test command predicts: "val" too where its training did not."""
+        return ["val", "test"] if run.system.weights_of and self.hold_out else ["test"]
+
     def predictions(self, run: Run, split: str) -> Path:
         """Where predictions.json of "val" or "test" lies once the commands are through."""
         if split == "val" and not run.system.weights_of:
             return self.folder(run) / "inference" / "predictions.json"
         inference = self.folder(run) / "test" / "inference"
-        if run.system.weights_of and self.hold_out:
+        if len(self.test_splits(run)) > 1:
             inference /= f"a2d_{split}"
         return inference / "predictions.json"
 
@@ -211,17 +219,20 @@ class Experiment:
 
     def test_command(self, run: Run) -> list[str]:
         """Evaluates the final weights on the test videos."""
-        names = ["a2d_test"]
-        if run.system.weights_of and self.hold_out:  # its training did not predict these
-            names.insert(0, "a2d_val")
+        splits = [f"a2d_{split}" for split in self.test_splits(run)]
         weights = self.folder(self.trained(run)) / "model_final.pth"
-        options = self._options(run.system, run.seed, self.folder(run) / "test", names)
+        options = self._options(run.system, run.seed, self.folder(run) / "test", splits)
         return [*self._train_net("--eval-only"), *options, "MODEL.WEIGHTS", str(weights)]
 
     def training_steps(self, run: Run) -> int:
         """Steps of the training, of both stages if there are two."""
         cfg = self.run_config(self.trained(run))
         return cfg.SOLVER.MAX_ITER * (2 if cfg.MODEL.TRAIN_BRANCH == "separate" else 1)
+
+    def test_steps(self, run: Run) -> int:
+        """About how many training steps take as long as the test of ``run`` and its scores."""
+        frames = sum(self.data["frames"][split] for split in self.test_splits(run))
+        return math.ceil(frames * _EXAMPLES_PER_FRAME / self.base_config.SOLVER.IMS_PER_BATCH)
 
     def _shared_options(self) -> list[str]:
         options = ["DATASETS.ROOT", str(self.root), "DATASETS.HOLD_OUT", str(self.hold_out)]
