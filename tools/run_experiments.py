@@ -39,7 +39,11 @@ def main() -> int:
         help="every K-th training video is for validation; 0: none (%(default)s)",
     )
     parser.add_argument(
-        "--launcher", default="", help='words before train_net.py, as "torchrun --nproc-per-node=8"'
+        "--launcher",
+        default="",
+        help='words before train_net.py, as "torchrun --nproc-per-node=8" or "srun -n1 {python}"; '
+        "{python} is this Python, which comes last without it unless a torchrun, accelerate, "
+        "deepspeed or python is there",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the commands, write nothing")
     parser.add_argument(

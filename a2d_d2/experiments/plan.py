@@ -21,8 +21,12 @@ from a2d_d2.utils.repository import repository_path
 
 # The full model, when no base is given.
 BASE = "configs/a2d_R101_FPN.yaml"
-# Words of a launcher that take train_net.py as it is: "torchrun", "python -m some.launcher".
-_RUNS_SCRIPTS = re.compile(r"torchrun|python[\d.]*")
+# Programs of a launcher that take train_net.py as it is: "torchrun", "python -m some.launcher".
+_RUNS_SCRIPTS = re.compile(r"torchrun|accelerate|deepspeed|python[\d.]*")
+# Options of schedulers whose value is a name, so no program: "srun -p python3".
+_NAMING = re.compile(r"-[AJNnpqw]|--(account|job-name|name|nodelist|partition|qos|reservation)")
+_UNKNOWN = "<measured>"  # in commands that are shown before the seconds of steps are known
+_PYTHON = "{python}"  # of a launcher: this interpreter
 # Training examples that take as long as the prediction and the scores of a frame: a guess, of
 # little weight once a first run is through (see _SuiteBar).
 _EXAMPLES_PER_FRAME = 0.5
@@ -60,7 +64,8 @@ class Experiment:
         seeds: one run of every system for each.
         hold_out: K of DATASETS.HOLD_OUT; with 0 nothing is chosen and defaults are used.
         options: KEY VALUE pairs of the user, for every run.
-        launcher: words before each train_net.py command; without a Python or torchrun among them,
+        launcher: words before each train_net.py command. A word {python} stands for this Python;
+            without it, and without a program that runs scripts (torchrun, accelerate, a Python),
             this Python comes last.
     """
 
@@ -83,11 +88,16 @@ class Experiment:
         if self.hold_out < 0:
             raise ValueError(f"--hold-out is {self.hold_out}; it must be at least 0 (none)")
         try:
-            shlex.split(self.launcher)
+            words = shlex.split(self.launcher)
         except ValueError as error:
             raise ValueError(
                 f"--launcher {self.launcher} cannot be split into words: {error}"
             ) from error
+        if words and re.fullmatch("-[a-z]*c", words[-1]):
+            raise ValueError(
+                f"--launcher {self.launcher} ends with {words[-1]}, after which a shell takes one "
+                'word alone; write sh -c \'exec "$0" "$@"\', or leave the shell out'
+            )
 
     # ---------------------------------------------------------------- settings
 
@@ -263,8 +273,14 @@ class Experiment:
         ]
 
     def _train_net(self, mode: str) -> list[str]:
-        prefix = shlex.split(self.launcher)
-        if not any(_RUNS_SCRIPTS.fullmatch(os.path.basename(word)) for word in prefix):
+        words = shlex.split(self.launcher)
+        prefix = [sys.executable if word == _PYTHON else word for word in words]
+        programs = (
+            os.path.basename(word)
+            for before, word in zip(["", *words], words, strict=False)
+            if not _NAMING.fullmatch(before)
+        )
+        if _PYTHON not in words and not any(map(_RUNS_SCRIPTS.fullmatch, programs)):
             prefix.append(sys.executable)
         return [*prefix, repository_path("train_net.py"), "--config-file", self.base, mode]
 

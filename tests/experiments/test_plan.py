@@ -155,6 +155,25 @@ def test_nothing_held_out_leaves_the_test_videos_alone_in_training(make_experime
             ["python", "-m", "torch.distributed.run", "train_net.py"],
         ),
         ("srun /opt/python3.11 -u", ["srun", "/opt/python3.11", "-u", "train_net.py"]),
+        ("srun -l python3 -u", ["srun", "-l", "python3", "-u", "train_net.py"]),
+        ("srun -p python3 -n1", ["srun", "-p", "python3", "-n1", sys.executable, "train_net.py"]),
+        (
+            "srun --partition torchrun python",
+            ["srun", "--partition", "torchrun", "python", "train_net.py"],
+        ),
+        (
+            "accelerate launch --num_processes 2",
+            ["accelerate", "launch", "--num_processes", "2", "train_net.py"],
+        ),
+        ("any python {python}", ["any", "python", sys.executable, "train_net.py"]),
+        (
+            "any {python} -m torch.distributed.run",
+            ["any", sys.executable, "-m", "torch.distributed.run", "train_net.py"],
+        ),
+        (
+            'bash -c \'exec "$0" "$@"\'',
+            ["bash", "-c", 'exec "$0" "$@"', sys.executable, "train_net.py"],
+        ),
     ],
 )
 def test_launchers(make_experiment, launcher, words):
@@ -177,6 +196,11 @@ def test_launchers(make_experiment, launcher, words):
         ({"seeds": (-1,)}, "from 0 up"),
         ({"hold_out": -5}, "--hold-out is -5; it must be at least 0"),
         ({"launcher": "srun 'a"}, "--launcher srun 'a cannot be split into words: No closing"),
+        (
+            {"launcher": "bash -c"},
+            "^--launcher bash -c ends with -c, after which a shell takes one",
+        ),
+        ({"launcher": "srun -n1 /bin/sh -lc"}, "-lc ends with -lc, after which"),
     ],
 )
 def test_mistakes_are_named(make_experiment, changes, words):
