@@ -257,7 +257,11 @@ class Experiment:
         options += ["SEED", str(seed), *system.options(), *self.options]
         if system.longer_of:
             trained = all_systems(self.label_space)[system.longer_of]
-            options += self._longer(trained.weights_of or trained.name)
+            name = trained.weights_of or trained.name
+            if folder is not None and self.step_times.lacks([name]):
+                options += ["SOLVER.MAX_ITER", _UNKNOWN, "SOLVER.STEPS", _UNKNOWN]
+            else:
+                options += self._longer(name)
         if folder is not None and not tests:
             options += ["TEST.EVAL_PERIOD", "0", "TEST.BEST_METRIC", ""]
         return options
@@ -294,13 +298,13 @@ def plan_lines(experiment: Experiment, runs: Sequence[Run]) -> Iterator[str]:
     for run in runs:
         wanted = ", ".join(run.system.suites)
         yield f"# {run.name}: for {wanted}"
-        if run.system.longer_of and not experiment.step_times.path.exists():
-            yield f"# (its steps are measured first: {experiment.step_times.path})"
-            continue
         source = experiment.trained(run)
+        train, test = experiment.train_command(source), experiment.test_command(run)
+        if _UNKNOWN in test:
+            yield f"# (its steps are measured first: {experiment.step_times.path})"
         if source not in trained:
             trained.add(source)
-            yield shlex.join(experiment.train_command(source))
+            yield shlex.join(train)
         else:
             yield f"# (weights of {source.name})"
-        yield shlex.join(experiment.test_command(run))
+        yield shlex.join(test)
