@@ -15,7 +15,7 @@ from a2d_d2.experiments.outputs import write_outputs
 from a2d_d2.experiments.plan import BASE, Experiment, plan_lines
 from a2d_d2.experiments.runs import run_all
 from a2d_d2.experiments.systems import EQUAL_TIME, SUITES
-from a2d_d2.utils.cli import run_tool
+from a2d_d2.utils.cli import run_tool, split_options
 from a2d_d2.utils.repository import repository_path
 
 
@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--root", type=Path, help="folder that holds videoset.csv")
     parser.add_argument("--output", type=Path, required=True, help="folder of everything")
     parser.add_argument("--base", default=repository_path(BASE), help=f"the full model ({BASE})")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="a run for each (0)")
+    parser.add_argument("--seeds", nargs="+", default=["0"], help="a run for each (0)")
     parser.add_argument(
         "--hold-out",
         type=int,
@@ -39,7 +39,11 @@ def main() -> int:
         help="every K-th training video is for validation; 0: none (%(default)s)",
     )
     parser.add_argument(
-        "--launcher", default="", help='words before train_net.py, as "torchrun --nproc-per-node=8"'
+        "--launcher",
+        default="",
+        help='words before train_net.py, as "torchrun --nproc-per-node=8" or "srun -n1 {python}"; '
+        "{python} is this Python, which comes last without it unless a torchrun, accelerate, "
+        "deepspeed or python is there",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the commands, write nothing")
     parser.add_argument(
@@ -49,6 +53,8 @@ def main() -> int:
         "options", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="for every run"
     )
     args = parser.parse_args()
+    systems, after_systems = split_options("--systems", args.systems)
+    seeds, after_seeds = split_options("--seeds", args.seeds)
     if args.tables_only:
         print(f"Written to {write_outputs(args.output, args.root)}")
         return 0
@@ -58,12 +64,12 @@ def main() -> int:
         root=args.root,
         output=args.output,
         base=args.base,
-        seeds=tuple(args.seeds),
+        seeds=tuple(map(_seed, seeds)),
         hold_out=args.hold_out,
-        options=tuple(args.options),
+        options=(*after_systems, *after_seeds, *args.options),
         launcher=args.launcher,
     )
-    runs = experiment.plan(args.suite, args.systems)
+    runs = experiment.plan(args.suite, systems)
     if args.dry_run:
         print("\n".join(plan_lines(experiment, runs)))
         return 0
@@ -73,6 +79,13 @@ def main() -> int:
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _seed(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise ValueError(f"--seeds must be whole numbers, not {text!r}") from error
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Which runs a suite needs, and the commands of each: ordinary calls of train_net.py."""
 
+import math
 import os
 import re
 import shlex
@@ -20,8 +21,15 @@ from a2d_d2.utils.repository import repository_path
 
 # The full model, when no base is given.
 BASE = "configs/a2d_R101_FPN.yaml"
-# Words of a launcher that take train_net.py as it is: "torchrun", "python -m some.launcher".
-_RUNS_SCRIPTS = re.compile(r"torchrun|python[\d.]*")
+# Programs of a launcher that take train_net.py as it is: "torchrun", "python -m some.launcher".
+_RUNS_SCRIPTS = re.compile(r"torchrun|accelerate|deepspeed|python[\d.]*")
+# Options of schedulers whose value is a name, so no program: "srun -p python3".
+_NAMING = re.compile(r"-[AJNnpqw]|--(account|job-name|name|nodelist|partition|qos|reservation)")
+_UNKNOWN = "<measured>"  # in commands that are shown before the seconds of steps are known
+_PYTHON = "{python}"  # of a launcher: this interpreter
+# Training examples that take as long as the prediction and the scores of a frame: a guess, of
+# little weight once a first run is through (see _SuiteBar).
+_EXAMPLES_PER_FRAME = 0.5
 # Keys that the runner sets itself, and what sets them.
 _TAKEN = {
     "OUTPUT_DIR": "--output",
@@ -56,7 +64,8 @@ class Experiment:
         seeds: one run of every system for each.
         hold_out: K of DATASETS.HOLD_OUT; with 0 nothing is chosen and defaults are used.
         options: KEY VALUE pairs of the user, for every run.
-        launcher: words before each train_net.py command; without a Python or torchrun among them,
+        launcher: words before each train_net.py command. A word {python} stands for this Python;
+            without it, and without a program that runs scripts (torchrun, accelerate, a Python),
             this Python comes last.
     """
 
@@ -79,11 +88,16 @@ class Experiment:
         if self.hold_out < 0:
             raise ValueError(f"--hold-out is {self.hold_out}; it must be at least 0 (none)")
         try:
-            shlex.split(self.launcher)
+            words = shlex.split(self.launcher)
         except ValueError as error:
             raise ValueError(
                 f"--launcher {self.launcher} cannot be split into words: {error}"
             ) from error
+        if words and re.fullmatch("-[a-z]*c", words[-1]):
+            raise ValueError(
+                f"--launcher {self.launcher} ends with {words[-1]}, after which a shell takes one "
+                'word alone; write sh -c \'exec "$0" "$@"\', or leave the shell out'
+            )
 
     # ---------------------------------------------------------------- settings
 
@@ -130,19 +144,30 @@ class Experiment:
         """The runs of a suite, or those of the systems named ``names`` in it, each once.
 
         Raises:
-            ValueError: no such suite, or it has no such system.
+            ValueError: no such suite, it has no such system, or the user's options would change
+                what a system is.
         """
         systems = suite_systems(suite, self.label_space)
         known = [system.name for system in systems]
         for name in names:
             if name not in known:
                 raise ValueError(f"suite {suite} has no system {name!r}; it has {', '.join(known)}")
-        return [
+        runs = [
             Run(system, seed)
             for system in systems
             if not names or system.name in names
             for seed in self.seeds
         ]
+        pairs = ((run.system, self.trained(run).system) for run in runs)
+        for system in dict.fromkeys(system for pair in pairs for system in pair):
+            keys = system.options()[::2]
+            for key in self.options[::2]:
+                if key in keys:
+                    raise ValueError(
+                        f"{key} cannot be given here: it is part of what makes the system "
+                        f"{system.name}; train another value by a run of train_net.py of its own"
+                    )
+        return runs
 
     @cached_property
     def step_times(self) -> StepTimes:
@@ -162,12 +187,16 @@ class Experiment:
     def record_path(self, run: Run) -> Path:
         return self.output / "records" / f"{file_name(run.system.name, run.seed)}.json"
 
+    def test_splits(self, run: Run) -> list[str]:
+        """What a run's test command predicts: "val" too where its training did not."""
+        return ["val", "test"] if run.system.weights_of and self.hold_out else ["test"]
+
     def predictions(self, run: Run, split: str) -> Path:
         """Where predictions.json of "val" or "test" lies once the commands are through."""
         if split == "val" and not run.system.weights_of:
             return self.folder(run) / "inference" / "predictions.json"
         inference = self.folder(run) / "test" / "inference"
-        if run.system.weights_of and self.hold_out:
+        if len(self.test_splits(run)) > 1:
             inference /= f"a2d_{split}"
         return inference / "predictions.json"
 
@@ -200,17 +229,20 @@ class Experiment:
 
     def test_command(self, run: Run) -> list[str]:
         """Evaluates the final weights on the test videos."""
-        names = ["a2d_test"]
-        if run.system.weights_of and self.hold_out:  # its training did not predict these
-            names.insert(0, "a2d_val")
+        splits = [f"a2d_{split}" for split in self.test_splits(run)]
         weights = self.folder(self.trained(run)) / "model_final.pth"
-        options = self._options(run.system, run.seed, self.folder(run) / "test", names)
+        options = self._options(run.system, run.seed, self.folder(run) / "test", splits)
         return [*self._train_net("--eval-only"), *options, "MODEL.WEIGHTS", str(weights)]
 
     def training_steps(self, run: Run) -> int:
         """Steps of the training, of both stages if there are two."""
         cfg = self.run_config(self.trained(run))
         return cfg.SOLVER.MAX_ITER * (2 if cfg.MODEL.TRAIN_BRANCH == "separate" else 1)
+
+    def test_steps(self, run: Run) -> int:
+        """About how many training steps take as long as the test of ``run`` and its scores."""
+        frames = sum(self.data["frames"][split] for split in self.test_splits(run))
+        return math.ceil(frames * _EXAMPLES_PER_FRAME / self.base_config.SOLVER.IMS_PER_BATCH)
 
     def _shared_options(self) -> list[str]:
         options = ["DATASETS.ROOT", str(self.root), "DATASETS.HOLD_OUT", str(self.hold_out)]
@@ -225,7 +257,11 @@ class Experiment:
         options += ["SEED", str(seed), *system.options(), *self.options]
         if system.longer_of:
             trained = all_systems(self.label_space)[system.longer_of]
-            options += self._longer(trained.weights_of or trained.name)
+            name = trained.weights_of or trained.name
+            if folder is not None and self.step_times.lacks([name]):
+                options += ["SOLVER.MAX_ITER", _UNKNOWN, "SOLVER.STEPS", _UNKNOWN]
+            else:
+                options += self._longer(name)
         if folder is not None and not tests:
             options += ["TEST.EVAL_PERIOD", "0", "TEST.BEST_METRIC", ""]
         return options
@@ -241,8 +277,14 @@ class Experiment:
         ]
 
     def _train_net(self, mode: str) -> list[str]:
-        prefix = shlex.split(self.launcher)
-        if not any(_RUNS_SCRIPTS.fullmatch(os.path.basename(word)) for word in prefix):
+        words = shlex.split(self.launcher)
+        prefix = [sys.executable if word == _PYTHON else word for word in words]
+        programs = (
+            os.path.basename(word)
+            for before, word in zip(["", *words], words, strict=False)
+            if not _NAMING.fullmatch(before)
+        )
+        if _PYTHON not in words and not any(map(_RUNS_SCRIPTS.fullmatch, programs)):
             prefix.append(sys.executable)
         return [*prefix, repository_path("train_net.py"), "--config-file", self.base, mode]
 
@@ -256,13 +298,13 @@ def plan_lines(experiment: Experiment, runs: Sequence[Run]) -> Iterator[str]:
     for run in runs:
         wanted = ", ".join(run.system.suites)
         yield f"# {run.name}: for {wanted}"
-        if run.system.longer_of and not experiment.step_times.path.exists():
-            yield f"# (its steps are measured first: {experiment.step_times.path})"
-            continue
         source = experiment.trained(run)
+        train, test = experiment.train_command(source), experiment.test_command(run)
+        if _UNKNOWN in test:
+            yield f"# (its steps are measured first: {experiment.step_times.path})"
         if source not in trained:
             trained.add(source)
-            yield shlex.join(experiment.train_command(source))
+            yield shlex.join(train)
         else:
             yield f"# (weights of {source.name})"
-        yield shlex.join(experiment.test_command(run))
+        yield shlex.join(test)

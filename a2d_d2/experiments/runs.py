@@ -45,11 +45,8 @@ def run_all(experiment: Experiment, runs: Sequence[Run]) -> list[str]:
     failures = []
     with _lock(experiment.output) as lock:
         recorded = [run for run in runs if run not in waiting]
-        progress = _SuiteBar(
-            [experiment.training_steps(run) for run in (*recorded, *waiting)], len(recorded)
-        )
-        with progress:
-            _prepare(experiment, lock)
+        _prepare(experiment, lock)
+        with _suite_bar(experiment, [*recorded, *waiting], len(recorded)) as progress:
             for run in waiting:
                 progress.begin(run.name)
                 try:
@@ -57,7 +54,9 @@ def run_all(experiment: Experiment, runs: Sequence[Run]) -> list[str]:
                 except (ValueError, OSError) as error:
                     failures.append(f"{run.name}: {' '.join(str(error).split())}")
                     progress.say(f"failed: {failures[-1]}")
-                progress.end()
+                    progress.give_up()
+                else:
+                    progress.end()
     return failures
 
 
@@ -150,6 +149,7 @@ def _do(experiment: Experiment, run: Run, progress: "_SuiteBar", lock: int) -> N
         write_json(done, {"done": True})
 
     command(experiment.train_command(source), training / "console.log", training / "trained.json")
+    progress.trained()
     command(experiment.test_command(run), folder / "console.log", folder / "tested.json")
     progress.note("scoring")
     record = make_record(experiment, run, progress=False)
@@ -172,29 +172,45 @@ def _claim(experiment: Experiment, folder: Path, run: Run) -> None:
     write_json(path, settings)
 
 
+def _suite_bar(experiment: Experiment, runs: Sequence[Run], done: int) -> "_SuiteBar":
+    """Of runs, the first ``done`` of which have their records; a shared training counts once."""
+    steps, trained = [], set()
+    for run in runs:
+        source = experiment.trained(run)
+        steps.append(0 if source in trained else experiment.training_steps(run))
+        trained.add(source)
+    return _SuiteBar(steps, [experiment.test_steps(run) for run in runs], done)
+
+
 class _SuiteBar:
-    """One bar over the training steps of all runs, with the run and its stage beside it.
+    """One bar over all runs in training steps, with the run and its stage beside it.
+
+    The speed, of which the time left follows, is the average since the start. It contains what
+    evaluation and scoring took, however far from the truth the steps are that stand for them.
 
     Args:
-        steps: of each run.
+        steps: of each run's training; 0 where another run's is used.
+        tests: steps that stand for each run's test and its scores.
         done: number of runs, the first ones, that earlier calls did: they count in the progress,
-            and not in the speed, of which the time left follows.
+            and not in the speed.
     """
 
-    def __init__(self, steps: Sequence[int], done: int = 0):
+    def __init__(self, steps: Sequence[int], tests: Sequence[int], done: int = 0):
         self.steps = steps
+        self.tests = tests
         self.number = done
         self.bar = None
         self.log = LogReader()
         self.training = None
         self.is_new = True
+        self.is_trained = False
 
     def __enter__(self):
         self.bar = tqdm(
-            total=sum(self.steps),
-            initial=sum(self.steps[: self.number]),
+            total=self._before(len(self.steps)),
+            initial=self._before(self.number),
             unit="step",
-            smoothing=0.1,
+            smoothing=0,  # the average
             dynamic_ncols=True,
         )
         return self
@@ -204,6 +220,7 @@ class _SuiteBar:
 
     def begin(self, name: str) -> None:
         self.number += 1
+        self.is_trained = False
         self.bar.set_description(f"run {self.number}/{len(self.steps)} ({name})")
 
     def follow(self, training: Path) -> None:
@@ -216,38 +233,59 @@ class _SuiteBar:
         if not self.log.read(line):
             return
         if self.log.stage == "training":
-            if self.is_new and self.log.start:
-                self._skip(self.log.start)
+            is_second = (self.training / "actor_stage" / "model_final.pth").exists()
+            before = (self.log.total or 0) if is_second else 0  # the first of two stages
+            if self.is_new:
+                self._skip(min(before + self.log.start, self._steps))
             self.is_new = False
-            done = self.log.done
-            if (self.training / "actor_stage" / "model_final.pth").exists():
-                done += self.log.total or 0  # the second of two stages
-            self._move(done)
+            self._move(min(before + self.log.done, self._steps))
             self.note(f"loss {self.log.loss}")
         else:
+            if self.is_trained:  # scoring is the last third
+                part = self.log.done / (self.log.total or 1)
+                self._move(self._steps + int(self._test * part * 2 / 3))
             self.note(f"evaluating {self.log.done}/{self.log.total}")
 
     def note(self, text: str) -> None:
         self.bar.set_postfix_str(text)
 
+    def trained(self) -> None:
+        """The training of the run is through, by this call or an earlier one; its test begins."""
+        self.is_trained = True
+        self._skip(self._steps)
+
     def end(self) -> None:
-        self._skip(self.steps[self.number - 1])
+        """The run is recorded."""
+        self._move(self._steps + self._test)
+        self.note("")
+
+    def give_up(self) -> None:
+        """The run failed."""
+        self._skip(self._steps + self._test)
         self.note("")
 
     def say(self, text: str) -> None:
         self.bar.write(text, file=sys.stderr)
 
+    @property
+    def _steps(self) -> int:
+        return self.steps[self.number - 1]
+
+    @property
+    def _test(self) -> int:
+        return self.tests[self.number - 1]
+
+    def _before(self, number: int) -> int:
+        """The length of the first ``number`` runs."""
+        return sum(self.steps[:number]) + sum(self.tests[:number])
+
     def _move(self, done: int) -> None:
-        self.bar.update(self._place(done) - self.bar.n)
+        """To ``done`` of this run's length, never back: of several test sets each starts anew."""
+        self.bar.update(max(0, self._before(self.number - 1) + done - self.bar.n))
 
     def _skip(self, done: int) -> None:
         """Moves over steps that were not done now: they say nothing of the speed."""
-        place = self._place(done)
+        place = self._before(self.number - 1) + done
         self.bar.initial += place - self.bar.n
         self.bar.n = self.bar.last_print_n = place
-        self.bar.last_print_t = time.time()
         self.bar.refresh()
-
-    def _place(self, done: int) -> int:
-        before = sum(self.steps[: self.number - 1])
-        return before + min(done, self.steps[self.number - 1])

@@ -3,10 +3,12 @@
 import contextlib
 import logging
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 _LONGEST = 1000  # characters of a message
+_KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)+|[A-Z][A-Z0-9_]*")  # "SOLVER.MAX_ITER", "SEED"
 
 
 def one_line(error: BaseException) -> str:
@@ -24,6 +26,20 @@ def one_line(error: BaseException) -> str:
 def counted(number: int, noun: str) -> str:
     """ "no tracks", "1 track", "2 tracks" """
     return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
+
+
+def split_options(flag: str, words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What argparse gives a flag of any number of words, and the KEY VALUE pairs that follow it.
+
+    The pairs begin at the first word that looks like a key of the configuration.
+
+    Raises:
+        ValueError: nothing is left for the flag.
+    """
+    place = next((i for i, word in enumerate(words) if _KEY.fullmatch(word)), len(words))
+    if words and not place:
+        raise ValueError(f"{flag} has no value before {words[0]}")
+    return list(words[:place]), list(words[place:])
 
 
 class _LostLines:

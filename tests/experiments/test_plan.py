@@ -1,5 +1,6 @@
 """Which runs there are, and their commands."""
 
+import runpy
 import shlex
 import subprocess
 import sys
@@ -154,6 +155,25 @@ def test_nothing_held_out_leaves_the_test_videos_alone_in_training(make_experime
             ["python", "-m", "torch.distributed.run", "train_net.py"],
         ),
         ("srun /opt/python3.11 -u", ["srun", "/opt/python3.11", "-u", "train_net.py"]),
+        ("srun -l python3 -u", ["srun", "-l", "python3", "-u", "train_net.py"]),
+        ("srun -p python3 -n1", ["srun", "-p", "python3", "-n1", sys.executable, "train_net.py"]),
+        (
+            "srun --partition torchrun python",
+            ["srun", "--partition", "torchrun", "python", "train_net.py"],
+        ),
+        (
+            "accelerate launch --num_processes 2",
+            ["accelerate", "launch", "--num_processes", "2", "train_net.py"],
+        ),
+        ("any python {python}", ["any", "python", sys.executable, "train_net.py"]),
+        (
+            "any {python} -m torch.distributed.run",
+            ["any", sys.executable, "-m", "torch.distributed.run", "train_net.py"],
+        ),
+        (
+            'bash -c \'exec "$0" "$@"\'',
+            ["bash", "-c", 'exec "$0" "$@"', sys.executable, "train_net.py"],
+        ),
     ],
 )
 def test_launchers(make_experiment, launcher, words):
@@ -176,6 +196,11 @@ def test_launchers(make_experiment, launcher, words):
         ({"seeds": (-1,)}, "from 0 up"),
         ({"hold_out": -5}, "--hold-out is -5; it must be at least 0"),
         ({"launcher": "srun 'a"}, "--launcher srun 'a cannot be split into words: No closing"),
+        (
+            {"launcher": "bash -c"},
+            "^--launcher bash -c ends with -c, after which a shell takes one",
+        ),
+        ({"launcher": "srun -n1 /bin/sh -lc"}, "-lc ends with -lc, after which"),
     ],
 )
 def test_mistakes_are_named(make_experiment, changes, words):
@@ -186,6 +211,34 @@ def test_mistakes_are_named(make_experiment, changes, words):
 def test_a_system_that_the_suite_lacks_is_named(make_experiment):
     with pytest.raises(ValueError, match="suite table1 has no system 'no_flow'; it has full"):
         make_experiment().plan("table1", ["no_flow"])
+
+
+@pytest.mark.parametrize(
+    ("suite", "names", "option", "system"),
+    [
+        ("table3", ["no_flow"], "MODEL.FLOW.ENABLED True", "no_flow"),
+        ("all", [], "MODEL.ROI_HEADS.NAME ActorActionROIHeads", "tsct"),
+        ("table3", ["no_mask_grabcut"], "TEST.BEST_METRIC segmentation/joint/mIoU", "tsmt"),
+        ("zero_shot", [], "MODEL.ROI_ACTION_HEAD.EXCLUDED_ACTORS ()", "zero_shot-adult"),
+        ("equal_time", [], "MODEL.TRAIN_BRANCH joint", "separate_training-equal_time"),
+    ],
+)
+def test_options_that_make_a_system_are_refused(make_experiment, suite, names, option, system):
+    """Those of TSMT too, which gives its weights to the system with GrabCut."""
+    experiment = make_experiment(options=("SOLVER.MAX_ITER", "2", *option.split()))
+    key = option.split()[0]
+    message = f"^{key} cannot be given here: it is part of what makes the system {system}; train"
+    with pytest.raises(ValueError, match=message):
+        experiment.plan(suite, names)
+
+
+def test_options_of_the_base_alone_are_taken(make_experiment):
+    options = ("SOLVER.MAX_ITER", "2", "TEST.EVAL_PERIOD", "1", "INPUT.CLIP.CACHE", "mine")
+    experiment = make_experiment(options=options)
+    for suite, number in (("all", 16), ("equal_time", 9)):
+        assert len(experiment.plan(suite)) == number
+    experiment = make_experiment(options=("MODEL.FLOW.ENABLED", "False"))
+    assert len(experiment.plan("table2")) == 4  # none of them is made by this key
 
 
 def test_digests_tell_settings_from_places(make_experiment, tmp_path):
@@ -228,6 +281,51 @@ def test_a_key_that_a_later_version_adds_leaves_digests_alone(make_experiment, m
 def test_a_record_keeps_no_option_that_is_a_place():
     options = ["INPUT.CLIP.CACHE", "somewhere", "SOLVER.MAX_ITER", "9", "MODEL.DEVICE", "cuda"]
     assert without_places(options) == ["SOLVER.MAX_ITER", "9"]
+
+
+@pytest.fixture
+def dry_run(make_experiment, tiny_release, monkeypatch, capsys):
+    """The tool printing the commands of a suite: exit code, standard output and error."""
+    make_experiment()  # goes to the repository
+
+    def run(words):
+        tool = "tools/run_experiments.py"
+        argv = [tool, "--dry-run", f"--root={tiny_release}", "--output=nowhere", *words.split()]
+        monkeypatch.setattr(sys, "argv", argv)
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(tool, run_name="__main__")
+        return end.value.code, *capsys.readouterr()
+
+    return run
+
+
+def test_options_follow_seeds_and_systems(dry_run):
+    status, output, _ = dry_run("--suite table1 --seeds 0 1 2 SOLVER.MAX_ITER 2")
+    trainings = [words for words in _commands(output.splitlines()) if "--resume" in words]
+    assert status == 0
+    assert [_value(words, "SEED") for words in trainings] == ["0", "1", "2"]
+    assert all(words[-2:] == ["SOLVER.MAX_ITER", "2"] for words in trainings)
+    status, output, _ = dry_run("--suite table3 --seeds 4 --systems no_flow SOLVER.MAX_ITER 2")
+    (training,) = [words for words in _commands(output.splitlines()) if "--resume" in words]
+    assert status == 0
+    assert _value(training, "OUTPUT_DIR") == "nowhere/runs/no_flow/seed4"
+    assert training[-2:] == ["SOLVER.MAX_ITER", "2"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--seeds 0 x SOLVER.MAX_ITER 2", "--seeds must be whole numbers, not 'x'\n"),
+        ("--seeds SOLVER.MAX_ITER 2", "--seeds has no value before SOLVER.MAX_ITER\n"),
+        ("--systems full SEED 1", "SEED cannot be given here: it is set by --seeds\n"),
+        (
+            "--suite table1 --systems noflow SOLVER.MAX_ITER 2",
+            "suite table1 has no system 'noflow'; it has full\n",
+        ),
+    ],
+)
+def test_wrong_seeds_and_systems_are_named(dry_run, words, message):
+    assert dry_run(words) == (2, "", f"error: {message}")
 
 
 def test_the_default_base_is_found_from_any_folder(tiny_release, tmp_path, monkeypatch):

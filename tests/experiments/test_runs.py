@@ -159,16 +159,17 @@ def test_clips_with_faults_do_not_stop_the_suite(make_experiment, commands, monk
 
 
 def test_the_bar_counts_the_steps_of_all_runs(tmp_path):
-    bar = runs._SuiteBar([10, 20, 20])
+    bar = runs._SuiteBar([10, 20, 20], [3, 3, 3])
     with bar:
         bar.begin("a")
+        bar.trained()
         bar.end()
         bar.begin("b")
         bar.follow(tmp_path)
         bar.read("  MAX_ITER: 10")
         bar.read("Starting training from iteration 4")
         bar.read("eta: 0:00:01  iter: 5  total_loss: 4.25  loss_cls: 1")
-        assert (bar.bar.n, bar.bar.total) == (16, 50)
+        assert (bar.bar.n, bar.bar.total) == (13 + 6, 59)
         # The second of two stages counts on from the first.
         (tmp_path / "actor_stage").mkdir()
         (tmp_path / "actor_stage" / "model_final.pth").touch()
@@ -176,28 +177,97 @@ def test_the_bar_counts_the_steps_of_all_runs(tmp_path):
         bar.read("  MAX_ITER: 10")
         bar.read("Starting training from iteration 0")
         bar.read("eta: 0:00:01  iter: 2  total_loss: 4.25  loss_cls: 1")
-        assert bar.bar.n == 10 + 10 + 3
-        bar.read("Inference done 3/9")
+        assert bar.bar.n == 13 + 10 + 3
+        bar.read("Inference done 3/9")  # of the validation videos: it is part of the training
         assert bar.bar.postfix == "evaluating 3/9"
+        assert bar.bar.n == 13 + 10 + 3
+        bar.trained()
+        assert bar.bar.n == 13 + 20
         bar.end()
-        assert bar.bar.n == 30
+        assert bar.bar.n == 13 + 23
+
+
+def test_the_second_stage_goes_on_where_it_was_stopped(tmp_path):
+    (tmp_path / "actor_stage").mkdir()
+    (tmp_path / "actor_stage" / "model_final.pth").touch()
+    bar = runs._SuiteBar([20], [3])
+    with bar:
+        bar.begin("a")
+        bar.follow(tmp_path)
+        bar.read("  MAX_ITER: 10")
+        bar.read("Starting training from iteration 4")
+        bar.read("eta: 0:00:01  iter: 5  total_loss: 4.25  loss_cls: 1")
+        assert (bar.bar.n, bar.bar.n - bar.bar.initial) == (16, 2)
+
+
+def test_tests_and_scoring_are_part_of_the_time_left(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+    bar = runs._SuiteBar([10, 10], [3, 3])
+    with bar:
+        for name, start in (("a", 0), ("b", 40)):
+            bar.begin(name)
+            bar.follow(tmp_path)
+            now[0] = start + 10
+            bar.read("eta: 0:00:01  iter: 9  total_loss: 4.25  loss_cls: 1")
+            bar.trained()
+            bar.follow(tmp_path)
+            now[0] = start + 30
+            bar.read("Inference done 5/9")  # of two test sets
+            bar.read("Inference done 9/9")
+            bar.read("Inference done 1/9")
+            before = 13 if name == "b" else 0
+            assert bar.bar.n == before + 10 + 2  # two thirds of the test, then come scores
+            now[0] = start + 40
+            if name == "a":
+                bar.end()
+                assert bar.bar.n == 13
+                assert "[00:40<00:40," in str(bar.bar)  # as long again as the first run
+        assert bar.bar.n < bar.bar.total
+        bar.end()
+        assert bar.bar.n == bar.bar.total == 26
+
+
+def test_a_run_that_failed_says_nothing_of_the_speed(tmp_path):
+    bar = runs._SuiteBar([10, 10], [3, 3])
+    with bar:
+        bar.begin("a")
+        bar.give_up()
+        assert (bar.bar.n, bar.bar.initial) == (13, 13)
+
+
+def test_a_training_that_systems_share_counts_once(make_experiment):
+    experiment = make_experiment()  # 2 steps of 2 clips
+    experiment.__dict__["data"] = {"frames": {"train": 8, "val": 6, "test": 10}}
+    runs_of_all = experiment.plan("all")
+    bar = runs._suite_bar(experiment, runs_of_all, 0)
+    by_name = {run.system.name: i for i, run in enumerate(runs_of_all)}
+    expected = [2] * 16
+    expected[by_name["no_mask_grabcut"]] = 0  # TSMT's
+    expected[by_name["separate_training"]] = 4
+    assert bar.steps == expected
+    # Half a training example for each frame: 10 of them, and the 6 held-out ones.
+    assert bar.tests == [4 if name == "no_mask_grabcut" else 3 for name in by_name]
+    (alone,) = experiment.plan("table3", ["no_mask_grabcut"])
+    assert runs._suite_bar(experiment, [alone], 0).steps == [2]
 
 
 def test_what_earlier_calls_did_counts_but_not_in_the_speed(tmp_path):
-    bar = runs._SuiteBar([10, 20, 30], 1)
+    bar = runs._SuiteBar([10, 20, 30], [3, 3, 3], 1)
     with bar:
-        assert (bar.bar.n, bar.bar.initial, bar.bar.total) == (10, 10, 60)
+        assert (bar.bar.n, bar.bar.initial, bar.bar.total) == (13, 13, 69)
         bar.begin("b")
         assert bar.bar.desc.startswith("run 2/3 (b)")
         bar.follow(tmp_path)
         bar.read("  MAX_ITER: 20")
         bar.read("Starting training from iteration 15")
         bar.read("eta: 0:00:01  iter: 17  total_loss: 4.25  loss_cls: 1")
-        assert (bar.bar.n, bar.bar.n - bar.bar.initial) == (28, 3)
+        assert (bar.bar.n, bar.bar.n - bar.bar.initial) == (31, 3)
 
 
 def test_a_second_call_shows_the_progress_of_all_runs(make_experiment, commands, capsys):
     experiment = make_experiment(seeds=(0, 1))
+    experiment.__dict__["data"] = {"frames": {"train": 8, "val": 6, "test": 10}}
     commands.failing = {"train no_flow"}
     plan = experiment.plan("table3", ["full", "no_flow"])
     assert len(run_all(experiment, plan)) == 2
@@ -206,4 +276,4 @@ def test_a_second_call_shows_the_progress_of_all_runs(make_experiment, commands,
     assert run_all(experiment, plan) == []
     shown = capsys.readouterr().err
     assert "run 3/4 (no_flow, seed 0)" in shown and "run 4/4 (no_flow, seed 1)" in shown
-    assert "4/8" in shown and "8/8" in shown
+    assert "10/20" in shown and "20/20" in shown  # 2 steps, and 3 for the test

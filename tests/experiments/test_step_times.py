@@ -1,6 +1,7 @@
 """Trainings of equal time: how long they are, and where that is kept."""
 
 import json
+import shlex
 from unittest.mock import Mock
 
 import pytest
@@ -42,12 +43,27 @@ def test_steps_are_as_many_as_take_the_time_of_the_full_model(make_experiment):
 
 
 def test_a_dry_run_before_the_measurement_says_so(make_experiment):
-    experiment = make_experiment()
+    experiment = make_experiment(options=("SOLVER.MAX_ITER", "90"))
     lines = list(plan_lines(experiment, experiment.plan("equal_time")))
     told = [line for line in lines if "its steps are measured first" in line]
     assert len(told) == len(LONGER)
     assert "step_seconds.json" in told[0]
-    assert not any("equal_time" in line for line in lines if not line.startswith("#"))
+    commands = [shlex.split(line) for line in lines if "equal_time" in line and line[0] != "#"]
+    assert len(commands) == 2 * len(LONGER) - 1  # GrabCut refines what TSMT finds
+    for command in commands:
+        steps = command.index("<measured>")
+        assert command[steps - 3 : steps] == ["SOLVER.MAX_ITER", "90", "SOLVER.MAX_ITER"]
+    with pytest.raises(ValueError, match="step_seconds.json is missing"):
+        experiment.run_config(experiment.plan("equal_time")[1])
+
+
+def test_a_dry_run_with_some_systems_measured(make_experiment):
+    experiment = make_experiment(options=("SOLVER.MAX_ITER", "90"))
+    _write(experiment, {"full": 0.6, "no_flow": 0.3})
+    runs = experiment.plan("equal_time", ["no_flow-equal_time", "tsmt-equal_time"])
+    tsmt, no_flow = (experiment.train_command(run) for run in runs)
+    assert tsmt[-4:] == ["SOLVER.MAX_ITER", "<measured>", "SOLVER.STEPS", "<measured>"]
+    assert no_flow[-4:-1] == ["SOLVER.MAX_ITER", "180", "SOLVER.STEPS"]
 
 
 @pytest.mark.parametrize(
