@@ -296,11 +296,9 @@ def _validation(results: Mapping) -> Table:
     for system in _systems(results):
         if system.weights_of in results["systems"]:
             continue  # the same training
-        trains_masks = system.has_masks and not system.weights_of
-        if any(r["config"].get("MODEL.CLASSES") == "pairs" for r in _records(results, system.name)):
-            trains_masks = False  # the default thresholds paint none of its scores
-        name = "segmentation/joint/mIoU" if trains_masks else "detection/joint/mAP"
-        curves = [record["validation"].get(name, []) for record in _records(results, system.name)]
+        records = _records(results, system.name)
+        name = validation_metric(system, records).format("joint")
+        curves = [record["validation"].get(name, []) for record in records]
         found = [_half_and_end(curve) for curve in curves if len(curve) > 1]
         if found:
             half, last, end = zip(*found, strict=True)
@@ -318,6 +316,18 @@ def _validation(results: Mapping) -> Table:
         [("", ["figure", "half way", "at the end", "gain", "last gain", "seeds"])],
         rows,
     )
+
+
+def validation_metric(system: System, records: Sequence[Mapping]) -> str:
+    """What tells how far a system's training is, with "{}" for the level.
+
+    Label maps, but of a training without a mask head, and of pairs as classes: the default
+    thresholds paint none of their scores.
+    """
+    trains_masks = system.has_masks and not system.weights_of
+    if trains_masks and not _has_pairs(records):
+        return "segmentation/{}/mIoU"
+    return "detection/{}/mAP"
 
 
 def _half_and_end(curve: Sequence[tuple[int, float]]) -> tuple[float, float, float]:
@@ -439,6 +449,11 @@ def _systems(results: Mapping) -> list[System]:
 
 def _records(results: Mapping, name: str) -> list[dict]:
     return results["systems"].get(name, {}).get("records", [])
+
+
+def _has_pairs(records: Sequence[Mapping]) -> bool:
+    """Whether the classes of the region heads are pairs."""
+    return any(record["config"].get("MODEL.CLASSES") == "pairs" for record in records)
 
 
 def _titles(results: Mapping) -> dict[str, str]:

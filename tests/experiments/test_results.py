@@ -9,7 +9,7 @@ from a2d_d2.experiments.outputs import write_outputs
 from a2d_d2.experiments.page import render_experiment
 from a2d_d2.experiments.records import read_records, write_record
 from a2d_d2.experiments.results import combine, summarize_records
-from a2d_d2.experiments.tables import all_tables, readme_block, tables_markdown
+from a2d_d2.experiments.tables import LEVELS, all_tables, readme_block, tables_markdown
 from a2d_d2.utils.repository import REPOSITORY
 
 
@@ -136,6 +136,23 @@ def test_validation_of_shared_weights_is_of_what_was_trained(make_record):
     (table,) = [t for t in all_tables(summarize_records([record])) if t.title == title]
     ((_, _, cells),) = table.rows
     assert cells == ["joint mAP", "30.0", "41.0", "+11.0", "+11.0", "1"]
+
+
+def test_curves_are_of_the_figures_that_the_training_moves(make_record):
+    """Not of label maps on which nothing is painted: they stand still from the first step on."""
+    flat = {f"segmentation/{level}/mIoU": [[50, 2.0], [100, 2.0]] for level in LEVELS}
+    moving = {f"detection/{level}/mAP": [[50, 30.0], [100, 41.5]] for level in LEVELS}
+    pairs = make_record("mask_rcnn", validation=flat | moving)
+    pairs["config"]["MODEL.CLASSES"] = "pairs"
+    two_stage = make_record("no_mask_grabcut", weights_of="tsmt", validation=flat | moving)
+    results = summarize_records([pairs, two_stage])
+    text = render_experiment(results, None, None)
+    for title in ("Mask R-CNN on pairs", "without mask head + GrabCut"):
+        assert f"{title}, seed 0: mAP" in text
+    assert "seed 0: mIoU" not in text
+    # The table of the same name says the same.
+    (table,) = [t for t in all_tables(results) if t.title == "Was training long enough?"]
+    assert [cells[:3] for *_, cells in table.rows] == [["joint mAP", "30.0", "41.5"]] * 2
 
 
 def test_results_are_made_again_of_their_own_file(make_record, tmp_path):
