@@ -3,14 +3,17 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from a2d_d2.experiments.outputs import write_outputs
 from a2d_d2.experiments.page import render_experiment
-from a2d_d2.experiments.records import read_records, write_record
+from a2d_d2.experiments.records import describe_data, read_records, write_record
 from a2d_d2.experiments.results import combine, summarize_records
 from a2d_d2.experiments.tables import LEVELS, all_tables, readme_block, tables_markdown
+from a2d_d2.label_space import LabelSpace
 from a2d_d2.utils.repository import REPOSITORY
+from a2d_d2.visualization.canvas import write_picture
 
 
 def test_mean_and_deviation_by_hand():
@@ -169,6 +172,31 @@ def test_results_are_made_again_of_their_own_file(make_record, tmp_path):
     (tmp_path / "results.json").write_text("{}")
     with pytest.raises(ValueError, match=r"results\.json holds no results; delete it"):
         write_outputs(tmp_path, None)
+
+
+def test_frames_of_another_release_are_refused(make_record, tiny_release, tmp_path):
+    record = make_record("tsmt")
+    record["data"] = describe_data(tiny_release, LabelSpace.from_dict(record["label_space"]), 2)
+    write_record(tmp_path / "records", record)
+    grid = tmp_path / "qualitative.png"
+    write_picture(grid, np.zeros((4, 4, 3), np.uint8))
+    before = grid.read_bytes()
+    # The same names and sizes of videos, made of another seed; then, a video more.
+    other = tmp_path / "other"
+    shutil.copytree(tiny_release, other)
+    settings = json.loads((other / "synthetic.json").read_text())
+    (other / "synthetic.json").write_text(json.dumps(settings | {"seed": 4}))
+    words = r"other is not the release of the records in .* \(other synthetic\); give theirs"
+    with pytest.raises(ValueError, match=words):
+        write_outputs(tmp_path, other)
+    shutil.copy(tiny_release / "synthetic.json", other)
+    rows = (other / "videoset.csv").read_text()
+    (other / "videoset.csv").write_text(rows + rows.splitlines()[-1].replace(",", "x,", 1) + "\n")
+    with pytest.raises(ValueError, match=r"\(other videos, videos_sha256\)"):
+        write_outputs(tmp_path, other)
+    assert grid.read_bytes() == before
+    assert not (tmp_path / "results.json").exists()  # nothing at all was written
+    assert write_outputs(tmp_path, tiny_release).exists()
 
 
 def test_the_exact_text_of_a_table(make_record):
