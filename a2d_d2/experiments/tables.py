@@ -273,16 +273,20 @@ def _findings(results: Mapping) -> Table:
 def _zero_shot(results: Mapping) -> Table:
     rows = []
     for actor, figures in results["zero_shot"].items():
-        percents = [_number(figures[key]) for key in ("zero_shot", "full", "chance")]
-        ratio = figures["r_zs"]
-        ratio = MISSING if ratio is None else f"{ratio:.2f}"
-        rows.append((actor, "", [*percents, ratio, str(len(figures["seeds"]))]))
+        cells = [
+            _number(figures[key], figures["std"][key], digits=2 if key == "r_zs" else 1)
+            for key in ("zero_shot", "full", "chance", "r_zs")
+        ]
+        rows.append((actor, "", [*cells, str(len(figures["seeds"]))]))
+    note = ""
+    if any(len(figures["seeds"]) > 1 for figures in results["zero_shot"].values()):
+        note = " r_zs is of these means, its deviation that of the seeds' own ratios."
     return Table(
         "Zero-shot recognition of actions",
         "Official A2D protocol: average precision of the pairs of an actor whose action labels "
         "were left out of training, averaged over its valid actions, percent; the same of the full "
         'model ("full") and of the full model with equal action scores ("chance"). r_zs = '
-        "zero-shot / full (equation 3). Means over the seeds that both networks have.",
+        f"zero-shot / full (equation 3). Means over the seeds that both networks have.{note}",
         [("", ["zero-shot AP", "full AP", "chance AP", "r_zs", "seeds"])],
         rows,
     )
@@ -482,7 +486,10 @@ def _measured(results: Mapping, name: str, paths: Sequence[tuple[str, ...]]) -> 
     ]
 
 
-def _number(middle: float | None, deviation: float | None = None, sign: str = "") -> str:
+def _number(
+    middle: float | None, deviation: float | None = None, sign: str = "", digits: int = 1
+) -> str:
     if middle is None:
         return MISSING
-    return f"{middle:{sign}.1f}" + ("" if deviation is None else f" ± {deviation:.1f}")
+    text = f"{middle:{sign}.{digits}f}"
+    return text if deviation is None else f"{text} ± {deviation:.{digits}f}"

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from a2d_d2.experiments.figures import zero_shot_picture
 from a2d_d2.experiments.outputs import write_outputs
 from a2d_d2.experiments.page import render_experiment
 from a2d_d2.experiments.records import describe_data, read_records, write_record
@@ -38,7 +39,8 @@ def test_seeds_are_averaged(make_record):
 
 def test_zero_shot_figures(make_record):
     records = [make_record("full", base=40.0), make_record("zero_shot-cat", base=10.0)]
-    cat = {"seeds": [0], "zero_shot": 10.0, "full": 40.0, "chance": 5.0, "r_zs": 0.25}
+    figures = {"zero_shot": 10.0, "full": 40.0, "chance": 5.0, "r_zs": 0.25}
+    cat = {"seeds": [0], **figures, "std": dict.fromkeys(figures), "per_seed": [figures]}
     assert summarize_records(records)["zero_shot"] == {"cat": cat}
     # Other seeds of one of the two change nothing.
     more = [make_record("full", 1, 90.0), make_record("zero_shot-cat", 2, 90.0)]
@@ -48,10 +50,34 @@ def test_zero_shot_figures(make_record):
     assert (both["seeds"], both["zero_shot"], both["full"]) == ([0, 1], 15.0, 65.0)
     assert both["r_zs"] == pytest.approx(15 / 65)
     alone = summarize_records(records[1:])["zero_shot"]["cat"]
-    nothing = {"full": None, "chance": None, "r_zs": None}
-    assert alone == {"seeds": [0], "zero_shot": 10.0, **nothing}
+    figures |= {"full": None, "chance": None, "r_zs": None}
+    assert alone == cat | figures | {"per_seed": [figures]}
     nothing = summarize_records([make_record("full", base=0.0), records[1]])["zero_shot"]["cat"]
     assert nothing["r_zs"] is None
+
+
+def test_zero_shot_figures_of_several_seeds_have_deviations(make_record):
+    records = [
+        *(make_record("full", 0, 40.0), make_record("zero_shot-cat", 0, 10.0)),
+        *(make_record("full", 1, 80.0), make_record("zero_shot-cat", 1, 30.0)),
+        *(make_record("full", 2, 60.0), make_record("zero_shot-dog", 2, 30.0)),
+    ]
+    results = summarize_records(records)
+    (table,) = [t for t in all_tables(results) if t.title.startswith("Zero-shot")]
+    # Of 10 and 30: 20 / sqrt(2); of 40 and 80: 40 / sqrt(2); of 1/4 and 3/8: 1/8 / sqrt(2).
+    assert _rows(table) == {
+        ("cat", ""): ["20.0 ± 14.1", "60.0 ± 28.3", "5.0 ± 0.0", "0.33 ± 0.09", "2"],
+        ("dog", ""): ["30.0", "60.0", "6.0", "0.50", "1"],
+    }
+    assert "r_zs is of these means" in table.note
+
+    def lines(results):
+        """Pixels of the deviations' dark blue: text is gray, bars are lighter."""
+        picture = zero_shot_picture(results["zero_shot"]).astype(int)
+        return ((picture.sum(axis=2) < 180) & (picture[..., 2] > picture[..., 0] + 9)).sum()
+
+    assert lines(results) > 100
+    assert lines(summarize_records([*records[:2], *records[4:]])) == 0  # one seed of each
 
 
 def _rows(table):
