@@ -139,6 +139,7 @@ def _table_1(results: Mapping) -> Table:
 
 
 def _table_2(results: Mapping) -> Table:
+    detectors = [system for system in _systems(results) if not system.has_masks]
     rows = _pairs(
         results,
         ["tsct", "tshr", "tsmt", "full"],
@@ -148,7 +149,7 @@ def _table_2(results: Mapping) -> Table:
     return Table(
         "Table 2. Detection",
         "Official A2D protocol: mean average precision of boxes at an IoU of 0.5, percent. "
-        f"Published: {published.SOURCE}.",
+        f"Published: {published.SOURCE}.{_pairs_note(results, detectors)}",
         _DETECTION_COLUMNS,
         rows,
     )
@@ -219,6 +220,18 @@ def _pairs(
 
 def _published_segmentation(name: str) -> list[str]:
     return [_number(value) for level in published.SEGMENTATION[name] for value in level]
+
+
+def _pairs_note(results: Mapping, systems: Sequence[System]) -> str:
+    """How detections of pairs are scored, if any of the systems finds pairs."""
+    if not any(_has_pairs(_records(results, system.name)) for system in systems):
+        return ""
+    return (
+        " Where pairs are the classes (TSCT, Mask R-CNN on pairs), a detection of one pair stands "
+        "for the other pairs and the other actions of its actor too, with score 0, behind all "
+        "others. An evaluation of each pair's own detections would not count it there: these "
+        "systems can only gain by it."
+    )
 
 
 def _thresholds_note(results: Mapping) -> str:
@@ -375,7 +388,7 @@ def _coco(results: Mapping) -> list[Table]:
             Table(
                 f"Average precision of {kind} by COCO's protocol",
                 "AP at IoU 0.50:0.95, 0.50 and 0.75, percent; not comparable with the official "
-                "protocol. No painting threshold takes part.",
+                f"protocol. No painting threshold takes part.{_pairs_note(results, systems)}",
                 [(title, columns) for title in LEVELS.values()],
                 rows,
             )

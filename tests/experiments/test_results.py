@@ -184,6 +184,22 @@ def test_curves_are_of_the_figures_that_the_training_moves(make_record):
     assert [cells[:3] for *_, cells in table.rows] == [["joint mAP", "30.0", "41.5"]] * 2
 
 
+@pytest.mark.parametrize(
+    ("system", "wanted"), [("tsct", ["Table 2", "boxes"]), ("mask_rcnn", ["boxes", "masks"])]
+)
+def test_notes_say_how_detections_of_pairs_are_scored(make_record, system, wanted):
+    def noted(*records):
+        tables = all_tables(summarize_records(records))
+        return [table.title for table in tables if "with score 0" in table.note]
+
+    record = make_record(system)
+    assert noted(make_record("full"), record) == []
+    record["config"]["MODEL.CLASSES"] = "pairs"
+    titles = noted(make_record("full"), record)
+    assert len(titles) == 2
+    assert all(word in title for word, title in zip(wanted, titles, strict=True))
+
+
 def test_results_are_made_again_of_their_own_file(make_record, tmp_path):
     for record in (make_record("full", base=40.0), make_record("zero_shot-cat", base=10.0)):
         write_record(tmp_path / "records", record)
