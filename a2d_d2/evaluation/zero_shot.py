@@ -28,8 +28,8 @@ def actor_precision(pair_precisions: Mapping[str, float], actor: str, space: Lab
     return sum(pair_precisions[name] for name in names) / len(names)
 
 
-def performance_ratio(zero_shot: float, full: float) -> float | None:
-    """r_zs of equation (3): AP_zero-shot / AP_full; None if AP_full is 0."""
+def performance_ratio(zero_shot: float, full: float | None) -> float | None:
+    """r_zs of equation (3): AP_zero-shot / AP_full; None if AP_full is 0 or not known."""
     return zero_shot / full if full else None
 
 

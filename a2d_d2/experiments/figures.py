@@ -25,10 +25,13 @@ from a2d_d2.visualization.panels import Cell, grid, input_picture, regions_pictu
 CELL_WIDTH = 320
 _COLORS = {"zero_shot": "#2563c9", "full": "#14805a", "chance": "#b9c0cb"}
 _NAMES = {"zero_shot": "zero-shot", "full": "full model", "chance": "chance"}
+_LINES = {"ecolor": "#1b2330", "error_kw": {"elinewidth": 1}}
 
 
 def zero_shot_picture(zero_shot: Mapping[str, Mapping]) -> np.ndarray:
     """Bars of AP (zero-shot, full, chance) and of r_zs for each actor, as RGB.
+
+    Of several seeds with their mean, and the standard deviation as a line.
 
     Args:
         zero_shot: of ``results.json``.
@@ -38,17 +41,32 @@ def zero_shot_picture(zero_shot: Mapping[str, Mapping]) -> np.ndarray:
     figure = Figure(figsize=(11, 4), dpi=110, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    deviations = {key: _deviations(zero_shot, key) for key in (*_NAMES, "r_zs")}
     for i, key in enumerate(_NAMES):
         heights = [zero_shot[actor][key] or 0 for actor in actors]
         bars = left.bar(
-            places + (i - 1) * 0.27, heights, 0.25, color=_COLORS[key], label=_NAMES[key]
+            places + (i - 1) * 0.27,
+            heights,
+            0.25,
+            yerr=deviations[key],
+            color=_COLORS[key],
+            label=_NAMES[key],
+            **_LINES,
         )
         labels = ["" if zero_shot[a][key] is None else f"{zero_shot[a][key]:.0f}" for a in actors]
         left.bar_label(bars, labels, fontsize=7, color="#5a6473", padding=1)
-    left.set_ylabel("AP of the actor's pairs (%)")
+    lines = ", ± deviation of seeds" if any(deviations.values()) else ""
+    left.set_ylabel(f"AP of the actor's pairs (%){lines}")
     left.legend(frameon=False, ncols=3, loc="upper left", bbox_to_anchor=(0, 1.12))
     ratios = [zero_shot[actor]["r_zs"] for actor in actors]
-    bars = right.bar(places, [ratio or 0 for ratio in ratios], 0.6, color=_COLORS["zero_shot"])
+    bars = right.bar(
+        places,
+        [ratio or 0 for ratio in ratios],
+        0.6,
+        yerr=deviations["r_zs"],
+        color=_COLORS["zero_shot"],
+        **_LINES,
+    )
     right.bar_label(bars, ["–" if r is None else f"{r:.2f}" for r in ratios], fontsize=8, padding=1)
     right.set_ylabel(r"$r_{zs}$ = AP zero-shot / AP full")
     for axes in (left, right):
@@ -59,6 +77,12 @@ def zero_shot_picture(zero_shot: Mapping[str, Mapping]) -> np.ndarray:
         axes.grid(axis="y", color="#e2e5ea")
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _deviations(zero_shot: Mapping[str, Mapping], key: str) -> list[float] | None:
+    """Half the length of the lines on the bars; None where each has a single seed."""
+    values = [figures["std"][key] for figures in zero_shot.values()]
+    return None if not any(values) else [value or 0 for value in values]
 
 
 def qualitative_picture(results: Mapping, root: str | Path) -> np.ndarray | None:

@@ -1,6 +1,7 @@
 """What is made of the records at the end of every call."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
@@ -8,7 +9,7 @@ import cv2
 from a2d_d2.evaluation.predictions import parse_entries
 from a2d_d2.experiments.figures import qualitative_picture, zero_shot_picture
 from a2d_d2.experiments.page import render_experiment
-from a2d_d2.experiments.records import read_records
+from a2d_d2.experiments.records import describe_data, read_records
 from a2d_d2.experiments.results import summarize_records
 from a2d_d2.experiments.systems import all_systems
 from a2d_d2.experiments.tables import tables_markdown
@@ -22,16 +23,19 @@ def write_outputs(output: Path, root: Path | None) -> Path:
 
     Args:
         output: folder that holds ``records``, or, without them, a results.json made of some.
-        root: of the release, for the qualitative grid. None keeps the grid that is there, if any.
+        root: of the records' release, for the qualitative grid. None keeps the grid that is there,
+            if any.
 
     Returns:
         The path of the page.
 
     Raises:
         ValueError: there are no records, or some of different settings; or the release at ``root``
-            cannot be read.
+            is not that of the records (in all these cases nothing is written) or cannot be read.
     """
     results = summarize_records(_records(output))
+    if root is not None:
+        _check_release(results, root, output)
     write_json(output / "results.json", results, sort_keys=True)
     write_text(output / "tables.md", tables_markdown(results))
     pictures = {}
@@ -62,6 +66,20 @@ def _records(output: Path) -> list[dict]:
         return [record for system in systems for record in system["records"]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} holds no results; delete it") from error
+
+
+def _check_release(results: Mapping, root: Path, output: Path) -> None:
+    """The frames of another release would stand in the grid as if they were the records'."""
+    data = results["data"]
+    space = LabelSpace.from_dict(results["label_space"])
+    other = describe_data(root, space, data["hold_out"])
+    different = [key for key, value in other.items() if value != data.get(key)]
+    if different:
+        raise ValueError(
+            f"--root {root} is not the release of the records in {output} (other "
+            f"{', '.join(different)}); give theirs, or with --tables-only none, which keeps the "
+            "frames that are there"
+        )
 
 
 def _check(record: dict) -> None:

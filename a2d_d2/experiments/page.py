@@ -4,7 +4,15 @@ import html
 from collections.abc import Mapping
 
 from a2d_d2.experiments.systems import all_systems
-from a2d_d2.experiments.tables import LEVELS, MISSING, Table, all_tables, data_note, paper_tables
+from a2d_d2.experiments.tables import (
+    LEVELS,
+    MISSING,
+    Table,
+    all_tables,
+    data_note,
+    paper_tables,
+    validation_metric,
+)
 from a2d_d2.label_space import LabelSpace
 from a2d_d2.visualization.charts import chart_card
 from a2d_d2.visualization.page import render_page
@@ -16,8 +24,9 @@ _BAR_NOTE = (
     "beside them the ratio of the first two (equation 3)."
 )
 _CURVE_NOTE = (
-    "Scores on the held-out training videos, in percent, over the steps of each training; "
-    "segmentation with the default painting thresholds."
+    "Scores on the held-out training videos, in percent, over the steps of each training. mIoU: of "
+    "label maps, painted with the default thresholds; mAP, of boxes: where those paint nothing, or "
+    "no mask head is trained."
 )
 _FRAME_NOTE = (
     "Test frames evenly spaced over the split, whatever their scores: frame, truth, the full model "
@@ -108,10 +117,10 @@ def _curves(results: Mapping) -> str:
     systems = all_systems(LabelSpace.from_dict(results["label_space"]))
     cards = ""
     for name, summary in results["systems"].items():
+        metric = validation_metric(systems[name], summary["records"])
         for record in summary["records"]:
             if record["weights_of"] and record["weights_of"] in results["systems"]:
                 continue  # the same training
-            metric = "segmentation/{}/mIoU" if systems[name].has_masks else "detection/{}/mAP"
             points = {level: record["validation"].get(metric.format(level)) for level in LEVELS}
             curves = {
                 level: Curve([step - 1 for step, _ in values], [value for _, value in values])

@@ -17,7 +17,8 @@ def summarize_records(records: Sequence[Mapping]) -> dict:
         record's figures) and the "records" themselves, in order of seeds; "zero_shot": by actor
         "seeds" that both its network and the full model have (without the full model, those of its
         network), "zero_shot", "full", "chance" (mean APs of these seeds in percent, None where not
-        run) and "r_zs", of those means.
+        run), "r_zs", of those means, "per_seed" (these four of each seed, "r_zs" of its own APs)
+        and "std" (their sample deviations, None of a single seed).
     """
     first = records[0]
     space = LabelSpace.from_dict(first["label_space"])
@@ -77,28 +78,31 @@ def std(values: Sequence[float]) -> float | None:
 
 def _zero_shot(systems: Mapping, space: LabelSpace) -> dict:
     """The figures of section 4.4 for each actor, of those that have any."""
-
-    def precision(record: Mapping, actor: str) -> float:
-        pairs = record["figures"]["official"]["per_class"]["detection"]["joint"]
-        return actor_precision(pairs, actor, space)
-
     full = {record["seed"]: record for record in systems.get("full", {}).get("records", ())}
     result = {}
     for actor in space.actors:
         own = {r["seed"]: r for r in systems.get(ZERO_SHOT + actor, {}).get("records", ())}
-        seeds = sorted(own.keys() & full.keys())
+        seeds = sorted(own.keys() & full.keys()) or sorted(own)
         if seeds:
-            held_out = mean([precision(own[seed], actor) for seed in seeds])
-            known = mean([precision(full[seed], actor) for seed in seeds])
-            result[actor] = {
-                "seeds": seeds,
-                "zero_shot": held_out,
-                "full": known,
-                "chance": mean([full[seed]["chance"][actor] for seed in seeds]),
-                "r_zs": performance_ratio(held_out, known),
-            }
-        elif own:
-            held_out = mean([precision(record, actor) for record in own.values()])
-            nothing = dict.fromkeys(("full", "chance", "r_zs"))
-            result[actor] = {"seeds": sorted(own), "zero_shot": held_out, **nothing}
+            figures = [_of_actor(own[seed], full.get(seed), actor, space) for seed in seeds]
+            means = combine(figures, mean)
+            means["r_zs"] = performance_ratio(means["zero_shot"], means["full"])
+            deviations = combine(figures, std)
+            result[actor] = {"seeds": seeds, **means, "std": deviations, "per_seed": figures}
     return result
+
+
+def _of_actor(own: Mapping, full: Mapping | None, actor: str, space: LabelSpace) -> dict:
+    """One seed's figures of an actor, from the records of its network and the full model."""
+
+    def precision(record: Mapping) -> float:
+        pairs = record["figures"]["official"]["per_class"]["detection"]["joint"]
+        return actor_precision(pairs, actor, space)
+
+    held_out, known = precision(own), full and precision(full)
+    return {
+        "zero_shot": held_out,
+        "full": known,
+        "chance": full and full["chance"][actor],
+        "r_zs": performance_ratio(held_out, known),
+    }

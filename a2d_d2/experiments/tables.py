@@ -139,6 +139,7 @@ def _table_1(results: Mapping) -> Table:
 
 
 def _table_2(results: Mapping) -> Table:
+    detectors = [system for system in _systems(results) if not system.has_masks]
     rows = _pairs(
         results,
         ["tsct", "tshr", "tsmt", "full"],
@@ -148,7 +149,7 @@ def _table_2(results: Mapping) -> Table:
     return Table(
         "Table 2. Detection",
         "Official A2D protocol: mean average precision of boxes at an IoU of 0.5, percent. "
-        f"Published: {published.SOURCE}.",
+        f"Published: {published.SOURCE}.{_pairs_note(results, detectors)}",
         _DETECTION_COLUMNS,
         rows,
     )
@@ -221,6 +222,18 @@ def _published_segmentation(name: str) -> list[str]:
     return [_number(value) for level in published.SEGMENTATION[name] for value in level]
 
 
+def _pairs_note(results: Mapping, systems: Sequence[System]) -> str:
+    """How detections of pairs are scored, if any of the systems finds pairs."""
+    if not any(_has_pairs(_records(results, system.name)) for system in systems):
+        return ""
+    return (
+        " Where pairs are the classes (TSCT, Mask R-CNN on pairs), a detection of one pair stands "
+        "for the other pairs and the other actions of its actor too, with score 0, behind all "
+        "others. An evaluation of each pair's own detections would not count it there: these "
+        "systems can only gain by it."
+    )
+
+
 def _thresholds_note(results: Mapping) -> str:
     held_out = results["data"]["hold_out"]
     if held_out:
@@ -273,16 +286,20 @@ def _findings(results: Mapping) -> Table:
 def _zero_shot(results: Mapping) -> Table:
     rows = []
     for actor, figures in results["zero_shot"].items():
-        percents = [_number(figures[key]) for key in ("zero_shot", "full", "chance")]
-        ratio = figures["r_zs"]
-        ratio = MISSING if ratio is None else f"{ratio:.2f}"
-        rows.append((actor, "", [*percents, ratio, str(len(figures["seeds"]))]))
+        cells = [
+            _number(figures[key], figures["std"][key], digits=2 if key == "r_zs" else 1)
+            for key in ("zero_shot", "full", "chance", "r_zs")
+        ]
+        rows.append((actor, "", [*cells, str(len(figures["seeds"]))]))
+    note = ""
+    if any(len(figures["seeds"]) > 1 for figures in results["zero_shot"].values()):
+        note = " r_zs is of these means, its deviation that of the seeds' own ratios."
     return Table(
         "Zero-shot recognition of actions",
         "Official A2D protocol: average precision of the pairs of an actor whose action labels "
         "were left out of training, averaged over its valid actions, percent; the same of the full "
         'model ("full") and of the full model with equal action scores ("chance"). r_zs = '
-        "zero-shot / full (equation 3). Means over the seeds that both networks have.",
+        f"zero-shot / full (equation 3). Means over the seeds that both networks have.{note}",
         [("", ["zero-shot AP", "full AP", "chance AP", "r_zs", "seeds"])],
         rows,
     )
@@ -296,11 +313,9 @@ def _validation(results: Mapping) -> Table:
     for system in _systems(results):
         if system.weights_of in results["systems"]:
             continue  # the same training
-        trains_masks = system.has_masks and not system.weights_of
-        if any(r["config"].get("MODEL.CLASSES") == "pairs" for r in _records(results, system.name)):
-            trains_masks = False  # the default thresholds paint none of its scores
-        name = "segmentation/joint/mIoU" if trains_masks else "detection/joint/mAP"
-        curves = [record["validation"].get(name, []) for record in _records(results, system.name)]
+        records = _records(results, system.name)
+        name = validation_metric(system, records).format("joint")
+        curves = [record["validation"].get(name, []) for record in records]
         found = [_half_and_end(curve) for curve in curves if len(curve) > 1]
         if found:
             half, last, end = zip(*found, strict=True)
@@ -318,6 +333,18 @@ def _validation(results: Mapping) -> Table:
         [("", ["figure", "half way", "at the end", "gain", "last gain", "seeds"])],
         rows,
     )
+
+
+def validation_metric(system: System, records: Sequence[Mapping]) -> str:
+    """What tells how far a system's training is, with "{}" for the level.
+
+    Label maps, but of a training without a mask head, and of pairs as classes: the default
+    thresholds paint none of their scores.
+    """
+    trains_masks = system.has_masks and not system.weights_of
+    if trains_masks and not _has_pairs(records):
+        return "segmentation/{}/mIoU"
+    return "detection/{}/mAP"
 
 
 def _half_and_end(curve: Sequence[tuple[int, float]]) -> tuple[float, float, float]:
@@ -361,7 +388,7 @@ def _coco(results: Mapping) -> list[Table]:
             Table(
                 f"Average precision of {kind} by COCO's protocol",
                 "AP at IoU 0.50:0.95, 0.50 and 0.75, percent; not comparable with the official "
-                "protocol. No painting threshold takes part.",
+                f"protocol. No painting threshold takes part.{_pairs_note(results, systems)}",
                 [(title, columns) for title in LEVELS.values()],
                 rows,
             )
@@ -441,6 +468,11 @@ def _records(results: Mapping, name: str) -> list[dict]:
     return results["systems"].get(name, {}).get("records", [])
 
 
+def _has_pairs(records: Sequence[Mapping]) -> bool:
+    """Whether the classes of the region heads are pairs."""
+    return any(record["config"].get("MODEL.CLASSES") == "pairs" for record in records)
+
+
 def _titles(results: Mapping) -> dict[str, str]:
     known = all_systems(LabelSpace.from_dict(results["label_space"]))
     return {name: system.title for name, system in known.items()}
@@ -467,7 +499,10 @@ def _measured(results: Mapping, name: str, paths: Sequence[tuple[str, ...]]) -> 
     ]
 
 
-def _number(middle: float | None, deviation: float | None = None, sign: str = "") -> str:
+def _number(
+    middle: float | None, deviation: float | None = None, sign: str = "", digits: int = 1
+) -> str:
     if middle is None:
         return MISSING
-    return f"{middle:{sign}.1f}" + ("" if deviation is None else f" ± {deviation:.1f}")
+    text = f"{middle:{sign}.{digits}f}"
+    return text if deviation is None else f"{text} ± {deviation:.{digits}f}"

@@ -83,6 +83,30 @@ def test_an_action_score_changes_the_order():
     assert per_class["joint"]["adult-climbing"] == pytest.approx(100)
 
 
+def test_a_detected_pair_stands_for_the_other_pairs_with_score_0():
+    """Which can only flatter a detector that tells no actions apart."""
+    box, cat = [0, 0, 10, 10], A2D.actor_index("cat")
+    running, eating = (A2D.actions.index(name) for name in ("running", "eating"))
+    # Ten cats, five of which run and five eat; all are found, and said to run.
+    truth = [frame_truth((box, cat, action)) for action in [running] * 5 + [eating] * 5]
+    found = [frame_detections((box, cat, score, {running: 1})) for score in [0.9] * 5 + [0.8] * 5]
+    means, per_class = detection_scores(truth, found, A2D)
+    # The five that run come first: precision 1 up to recall 1.
+    assert per_class["joint"]["cat-running"] == pytest.approx(100)
+    # All ten stand there with score 0, in the order of the frames: five false, then five true. The
+    # precision rises from 1/6 to 5/10 at recall 1, which counts for all recalls before. Of
+    # detections of this pair alone there are none.
+    assert per_class["joint"]["cat-eating"] == pytest.approx(50)
+    assert average_precision(np.empty(0, bool), 5) == 0
+    assert per_class["action"]["eating"] == pytest.approx(50)
+    assert means["joint"]["mAP"] == pytest.approx(150 / 43)  # instead of 100 / 43
+    # Where a detection of the pair itself is, they are behind it: 1 true of 5 eating cats has
+    # recall 0.2 at precision 1, 3 of 11 recalls; then the nine others, the last four of them true.
+    found[5] = frame_detections((box, cat, 0.8, {eating: 1}))
+    _, per_class = detection_scores(truth, found, A2D)
+    assert per_class["joint"]["cat-eating"] == pytest.approx(100 * (3 + 8 / 2) / 11)
+
+
 def test_two_instances_may_claim_one_detection():
     # Both overlap the detection by 10/12 > 0.5; recall ends at 1/2 and six points are reached.
     truth = [

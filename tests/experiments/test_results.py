@@ -3,14 +3,18 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
+from a2d_d2.experiments.figures import zero_shot_picture
 from a2d_d2.experiments.outputs import write_outputs
 from a2d_d2.experiments.page import render_experiment
-from a2d_d2.experiments.records import read_records, write_record
+from a2d_d2.experiments.records import describe_data, read_records, write_record
 from a2d_d2.experiments.results import combine, summarize_records
-from a2d_d2.experiments.tables import all_tables, readme_block, tables_markdown
+from a2d_d2.experiments.tables import LEVELS, all_tables, readme_block, tables_markdown
+from a2d_d2.label_space import LabelSpace
 from a2d_d2.utils.repository import REPOSITORY
+from a2d_d2.visualization.canvas import write_picture
 
 
 def test_mean_and_deviation_by_hand():
@@ -35,7 +39,8 @@ def test_seeds_are_averaged(make_record):
 
 def test_zero_shot_figures(make_record):
     records = [make_record("full", base=40.0), make_record("zero_shot-cat", base=10.0)]
-    cat = {"seeds": [0], "zero_shot": 10.0, "full": 40.0, "chance": 5.0, "r_zs": 0.25}
+    figures = {"zero_shot": 10.0, "full": 40.0, "chance": 5.0, "r_zs": 0.25}
+    cat = {"seeds": [0], **figures, "std": dict.fromkeys(figures), "per_seed": [figures]}
     assert summarize_records(records)["zero_shot"] == {"cat": cat}
     # Other seeds of one of the two change nothing.
     more = [make_record("full", 1, 90.0), make_record("zero_shot-cat", 2, 90.0)]
@@ -45,10 +50,34 @@ def test_zero_shot_figures(make_record):
     assert (both["seeds"], both["zero_shot"], both["full"]) == ([0, 1], 15.0, 65.0)
     assert both["r_zs"] == pytest.approx(15 / 65)
     alone = summarize_records(records[1:])["zero_shot"]["cat"]
-    nothing = {"full": None, "chance": None, "r_zs": None}
-    assert alone == {"seeds": [0], "zero_shot": 10.0, **nothing}
+    figures |= {"full": None, "chance": None, "r_zs": None}
+    assert alone == cat | figures | {"per_seed": [figures]}
     nothing = summarize_records([make_record("full", base=0.0), records[1]])["zero_shot"]["cat"]
     assert nothing["r_zs"] is None
+
+
+def test_zero_shot_figures_of_several_seeds_have_deviations(make_record):
+    records = [
+        *(make_record("full", 0, 40.0), make_record("zero_shot-cat", 0, 10.0)),
+        *(make_record("full", 1, 80.0), make_record("zero_shot-cat", 1, 30.0)),
+        *(make_record("full", 2, 60.0), make_record("zero_shot-dog", 2, 30.0)),
+    ]
+    results = summarize_records(records)
+    (table,) = [t for t in all_tables(results) if t.title.startswith("Zero-shot")]
+    # Of 10 and 30: 20 / sqrt(2); of 40 and 80: 40 / sqrt(2); of 1/4 and 3/8: 1/8 / sqrt(2).
+    assert _rows(table) == {
+        ("cat", ""): ["20.0 ± 14.1", "60.0 ± 28.3", "5.0 ± 0.0", "0.33 ± 0.09", "2"],
+        ("dog", ""): ["30.0", "60.0", "6.0", "0.50", "1"],
+    }
+    assert "r_zs is of these means" in table.note
+
+    def lines(results):
+        """Pixels of the deviations' dark blue: text is gray, bars are lighter."""
+        picture = zero_shot_picture(results["zero_shot"]).astype(int)
+        return ((picture.sum(axis=2) < 180) & (picture[..., 2] > picture[..., 0] + 9)).sum()
+
+    assert lines(results) > 100
+    assert lines(summarize_records([*records[:2], *records[4:]])) == 0  # one seed of each
 
 
 def _rows(table):
@@ -138,6 +167,39 @@ def test_validation_of_shared_weights_is_of_what_was_trained(make_record):
     assert cells == ["joint mAP", "30.0", "41.0", "+11.0", "+11.0", "1"]
 
 
+def test_curves_are_of_the_figures_that_the_training_moves(make_record):
+    """Not of label maps on which nothing is painted: they stand still from the first step on."""
+    flat = {f"segmentation/{level}/mIoU": [[50, 2.0], [100, 2.0]] for level in LEVELS}
+    moving = {f"detection/{level}/mAP": [[50, 30.0], [100, 41.5]] for level in LEVELS}
+    pairs = make_record("mask_rcnn", validation=flat | moving)
+    pairs["config"]["MODEL.CLASSES"] = "pairs"
+    two_stage = make_record("no_mask_grabcut", weights_of="tsmt", validation=flat | moving)
+    results = summarize_records([pairs, two_stage])
+    text = render_experiment(results, None, None)
+    for title in ("Mask R-CNN on pairs", "without mask head + GrabCut"):
+        assert f"{title}, seed 0: mAP" in text
+    assert "seed 0: mIoU" not in text
+    # The table of the same name says the same.
+    (table,) = [t for t in all_tables(results) if t.title == "Was training long enough?"]
+    assert [cells[:3] for *_, cells in table.rows] == [["joint mAP", "30.0", "41.5"]] * 2
+
+
+@pytest.mark.parametrize(
+    ("system", "wanted"), [("tsct", ["Table 2", "boxes"]), ("mask_rcnn", ["boxes", "masks"])]
+)
+def test_notes_say_how_detections_of_pairs_are_scored(make_record, system, wanted):
+    def noted(*records):
+        tables = all_tables(summarize_records(records))
+        return [table.title for table in tables if "with score 0" in table.note]
+
+    record = make_record(system)
+    assert noted(make_record("full"), record) == []
+    record["config"]["MODEL.CLASSES"] = "pairs"
+    titles = noted(make_record("full"), record)
+    assert len(titles) == 2
+    assert all(word in title for word, title in zip(wanted, titles, strict=True))
+
+
 def test_results_are_made_again_of_their_own_file(make_record, tmp_path):
     for record in (make_record("full", base=40.0), make_record("zero_shot-cat", base=10.0)):
         write_record(tmp_path / "records", record)
@@ -152,6 +214,31 @@ def test_results_are_made_again_of_their_own_file(make_record, tmp_path):
     (tmp_path / "results.json").write_text("{}")
     with pytest.raises(ValueError, match=r"results\.json holds no results; delete it"):
         write_outputs(tmp_path, None)
+
+
+def test_frames_of_another_release_are_refused(make_record, tiny_release, tmp_path):
+    record = make_record("tsmt")
+    record["data"] = describe_data(tiny_release, LabelSpace.from_dict(record["label_space"]), 2)
+    write_record(tmp_path / "records", record)
+    grid = tmp_path / "qualitative.png"
+    write_picture(grid, np.zeros((4, 4, 3), np.uint8))
+    before = grid.read_bytes()
+    # The same names and sizes of videos, made of another seed; then, a video more.
+    other = tmp_path / "other"
+    shutil.copytree(tiny_release, other)
+    settings = json.loads((other / "synthetic.json").read_text())
+    (other / "synthetic.json").write_text(json.dumps(settings | {"seed": 4}))
+    words = r"other is not the release of the records in .* \(other synthetic\); give theirs"
+    with pytest.raises(ValueError, match=words):
+        write_outputs(tmp_path, other)
+    shutil.copy(tiny_release / "synthetic.json", other)
+    rows = (other / "videoset.csv").read_text()
+    (other / "videoset.csv").write_text(rows + rows.splitlines()[-1].replace(",", "x,", 1) + "\n")
+    with pytest.raises(ValueError, match=r"\(other videos, videos_sha256\)"):
+        write_outputs(tmp_path, other)
+    assert grid.read_bytes() == before
+    assert not (tmp_path / "results.json").exists()  # nothing at all was written
+    assert write_outputs(tmp_path, tiny_release).exists()
 
 
 def test_the_exact_text_of_a_table(make_record):
