@@ -45,6 +45,13 @@ KILLED = {
     "SOLVER.CHECKPOINT_PERIOD": 1,
     "TEST.NUM_PICTURES": 0,
 }
+# Ways to train, which are killed in turn: KEY VALUE pairs and flags of each.
+VARIANTS = {
+    "one process": ([], []),
+    "loader processes": (["DATALOADER.NUM_WORKERS", "2"], []),
+    "two processes": ([], ["--num-gpus=2"]),
+    "two stages": (["MODEL.TRAIN_BRANCH", "separate"], []),
+}
 
 
 class Trainings:
@@ -88,6 +95,7 @@ def measure_kills(
     trainings: Trainings,
     kills: int,
     *,
+    variants: Sequence[str] = tuple(VARIANTS),
     seed: int = 0,
     kills_per_run: int = 5,
     progress: bool = True,
@@ -95,8 +103,9 @@ def measure_kills(
     """Kills trainings at random moments and compares what they end with.
 
     Args:
-        trainings: of which ``whole`` is left alone, and others are killed.
-        kills: number of kills in all.
+        trainings: of which one of each variant is left alone, and others are killed.
+        kills: number of kills in all, which the variants share.
+        variants: names of VARIANTS.
         seed: of the moments. (The machine decides what a training does at that moment.)
         kills_per_run: number of kills after which a training may go on to its end.
         progress: show a bar.
@@ -104,42 +113,70 @@ def measure_kills(
     Returns:
         "kills", "runs", "runs_equal", "while_writing_a_checkpoint" and
         "before_the_first_checkpoint" (numbers of kills), "failures" (what a run ended with that
-        differs, or why it did not end, a line each), "seed", "seconds".
+        differs, or why it did not end, a line each), in all and for each of the "variants"; "seed",
+        "seconds".
 
     Raises:
-        OSError: the training that is left alone failed.
+        OSError: a training that is left alone failed.
     """
     start = time.perf_counter()
     moments = random.Random(seed)
-    whole = trainings.folder / "whole"
-    process = trainings.begin(whole.name)
+    found = {}
+    with tqdm(total=kills, unit="kill", disable=not progress) as bar:
+        for number, name in enumerate(variants):
+            share = kills // len(variants) + (number < kills % len(variants))
+            found[name] = _kill(trainings, name, share, moments, kills_per_run, bar)
+    first, *others = found.values()
+    total = {key: sum((of[key] for of in others), value) for key, value in first.items()}
+    took = round(time.perf_counter() - start)
+    return total | {"variants": found, "seed": seed, "seconds": took}
+
+
+def _kill(
+    trainings: Trainings,
+    variant: str,
+    kills: int,
+    moments: random.Random,
+    kills_per_run: int,
+    bar: tqdm,
+) -> dict:
+    """The figures of one variant, as of :func:`measure_kills`."""
+    opts, flags = VARIANTS[variant]
+    folder = trainings.folder / variant.replace(" ", "_")
+
+    def begin(output: Path) -> multiprocessing.Process:
+        name = str(output.relative_to(trainings.folder))
+        return trainings.begin(name, opts, [*flags, "--resume"])
+
+    start = time.perf_counter()
+    whole = folder / "whole"
+    process = begin(whole)
     process.join()
     if process.exitcode:
         reason = f"exit code {process.exitcode}, see {whole / 'console.log'}"
         raise OSError(f"the training that nobody kills failed ({reason})")
     duration = time.perf_counter() - start
     failures, done, writing, early, runs, equal = [], 0, 0, 0, 0, 0
-    with tqdm(total=kills, unit="kill", disable=not progress) as bar:
-        while done < kills:
-            output = trainings.folder / f"killed_{runs:03d}"
-            runs += 1
-            for left in range(min(kills_per_run, kills - done), -1, -1):
-                process = trainings.begin(output.name)
-                process.join(moments.uniform(0, duration / 2) if left else None)
-                if not process.is_alive():
-                    break
-                process.kill()
-                process.join()
-                done += 1
-                writing += any(output.glob(".tmp-*.pth"))
-                early += not (output / "last_checkpoint").exists()
-                bar.update()
-            problems = [f"exit code {process.exitcode}, see {output / 'console.log'}"]
-            if process.exitcode == 0:
-                problems = list(differences(whole, output))
-            equal += not problems
-            failures += [f"{output.name}: {problem}" for problem in problems]
-            bar.set_postfix_str(f"runs equal {equal}/{runs}, while writing {writing}")
+    bar.set_description(variant)
+    while done < kills:
+        output = folder / f"killed_{runs:03d}"
+        runs += 1
+        for left in range(min(kills_per_run, kills - done), -1, -1):
+            process = begin(output)
+            process.join(moments.uniform(0, duration / 2) if left else None)
+            if not process.is_alive():
+                break
+            process.kill()
+            process.join()
+            done += 1
+            writing += any(output.rglob(".tmp-*.pth"))
+            early += not any(output.rglob("last_checkpoint"))
+            bar.update()
+        problems = [f"exit code {process.exitcode}, see {output / 'console.log'}"]
+        if process.exitcode == 0:
+            problems = list(differences(whole, output))
+        equal += not problems
+        failures += [f"{variant}, {output.name}: {problem}" for problem in problems]
     return {
         "kills": done,
         "runs": runs,
@@ -147,8 +184,6 @@ def measure_kills(
         "while_writing_a_checkpoint": writing,
         "before_the_first_checkpoint": early,
         "failures": failures,
-        "seed": seed,
-        "seconds": round(time.perf_counter() - start),
     }
 
 

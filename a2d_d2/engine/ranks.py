@@ -15,6 +15,13 @@ def any_process(flag: bool) -> bool:
     return bool(number)
 
 
+def share_buffers(model: nn.Module) -> None:
+    """Gives every process the first one's buffers: each counts its own running statistics."""
+    if comm.get_world_size() > 1:
+        for buffer in model.buffers():
+            distributed.broadcast(buffer, 0)
+
+
 def without_ddp(model: nn.Module) -> nn.Module:
     """The model itself, which DistributedDataParallel may wrap."""
     return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model

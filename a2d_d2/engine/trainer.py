@@ -29,7 +29,7 @@ from a2d_d2.engine.logs import EventsFile, MetricsFile, MetricsHook, StepPrinter
 from a2d_d2.engine.non_finite import FOLDER, NonFiniteSteps, generator_states
 from a2d_d2.engine.optimizer import build_optimizer
 from a2d_d2.engine.precision import autocast, precision
-from a2d_d2.engine.ranks import any_process, without_ddp
+from a2d_d2.engine.ranks import any_process, share_buffers, without_ddp
 from a2d_d2.engine.step import add_mean, parts_of, training_losses
 from a2d_d2.engine.stop import StopRequest
 from a2d_d2.evaluation.evaluators import ActorActionEvaluator, DetectorEvaluators
@@ -205,6 +205,7 @@ class ResumableEvaluation(hooks.EvalHook):
         step = self.trainer.iter
         if step < self.trainer.max_iter:  # else the final model is there
             self._checkpointer.save(f"model_{step:07d}", iteration=step, **{EVALUATION_DUE: True})
+        share_buffers(self.trainer.model)  # so that the model is that of the checkpoint
         with self.trainer.stop.at_once():
             super()._do_eval()
 

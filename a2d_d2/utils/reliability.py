@@ -25,7 +25,8 @@ def reliability_block(results: Mapping[str, dict]) -> str:
 def _kills(result: Mapping) -> tuple[str, str]:
     tried = (
         f"{result['kills']} kills (SIGKILL) at random moments of {result['runs']} trainings, "
-        f"{result['while_writing_a_checkpoint']} of them while a checkpoint was being written"
+        f"{result['while_writing_a_checkpoint']} of them while a checkpoint was being written "
+        f"({', '.join(result['variants'])})"
     )
     if result["runs_equal"] == result["runs"]:
         return tried, f"{result['kills']} of {result['kills']} kills survived, bit for bit"

@@ -232,6 +232,7 @@ def test_two_processes_agree(tmp_path):
         assert seen["mean"][0] == seen["mean"][2] != seen["mean"][3]
         assert seen["skipped"] == 2
         assert (seen["stopped"], seen["code"]) == (3, 75)
+    assert first["mean"][3] == first["shared"] == second["shared"] != second["mean"][3]
     data = torch.load(tmp_path / "non_finite" / "step_0000001.pth", weights_only=True)
     finite = [math.isfinite(process["losses"]["loss_square"]) for process in data["processes"]]
     assert finite == [True, False]

@@ -11,6 +11,8 @@ from a2d_d2.engine.kills import Trainings, differences, measure_kills
 from a2d_d2.engine.non_finite import replay
 from a2d_d2.engine.stop import STOPPED
 
+WHOLE = "one_process/whole"  # the training that nobody kills
+
 
 @pytest.fixture(scope="module")
 def trainings(tmp_path_factory):
@@ -20,7 +22,8 @@ def trainings(tmp_path_factory):
 @pytest.fixture(scope="module")
 def killed(trainings):
     """What two kills did to a training; beside it is one that was left alone."""
-    return measure_kills(trainings, 2, kills_per_run=2, progress=False)
+    variants = ["one process"]
+    return measure_kills(trainings, 2, variants=variants, kills_per_run=2, progress=False)
 
 
 def _log(trainings, name):
@@ -55,14 +58,14 @@ def test_killed_trainings_end_equal(killed, trainings):
     assert killed["runs"] == killed["runs_equal"] >= 1
     assert killed["kills"] == 2
     # Of other steps the comparison says so.
-    folder = trainings.folder / "whole"
+    folder = trainings.folder / WHOLE
     kept = sorted(path.name for path in folder.glob("model_0*.pth"))
     assert kept == [f"model_{step:07d}.pth" for step in (1, 2, 3)]
     assert not list(folder.rglob(".tmp-*"))
 
 
 def test_the_comparison_sees_a_bit(killed, trainings, tmp_path):
-    whole, other = trainings.folder / "whole", tmp_path / "other"
+    whole, other = trainings.folder / WHOLE, tmp_path / "other"
     other.mkdir()
     for path in whole.rglob("*"):
         target = other / path.relative_to(whole)
@@ -90,26 +93,26 @@ def test_sigterm_writes_a_checkpoint_and_a_seed_makes_runs_equal(killed, trainin
     assert "SIGTERM: stopped after iteration" in _log(trainings, "seeded")
     assert len(list((trainings.folder / "seeded").glob("model_0*.pth"))) == 1
     assert _end(trainings, "seeded", opts, [*flags, "--resume"]) == 0
-    assert list(differences(trainings.folder / "whole", trainings.folder / "seeded")) == []
+    assert list(differences(trainings.folder / WHOLE, trainings.folder / "seeded")) == []
 
 
 def test_sigterm_in_an_evaluation_ends_it_at_once(killed, trainings):
     assert _stop(trainings, "evaluated", "Start inference") == STOPPED
     assert _end(trainings, "evaluated") == 0
-    assert list(differences(trainings.folder / "whole", trainings.folder / "evaluated")) == []
+    assert list(differences(trainings.folder / WHOLE, trainings.folder / "evaluated")) == []
 
 
 def test_an_evaluation_that_is_due_comes_first(killed, trainings):
     folder = trainings.folder / "due"
     folder.mkdir()
-    data = torch.load(trainings.folder / "whole" / "model_0000001.pth")
+    data = torch.load(trainings.folder / WHOLE / "model_0000001.pth")
     torch.save(data | {"evaluation_due": True}, folder / "model_0000001.pth")
     (folder / "last_checkpoint").write_text("model_0000001.pth")
     assert _end(trainings, "due") == 0
     log = _log(trainings, "due")
     first, second = (log.index(f"model_{step:07d}.pth", log.index("Starting")) for step in (1, 2))
     assert log.index("Start inference") < second and first < log.index("Start inference")
-    assert list(differences(trainings.folder / "whole", folder)) == []
+    assert list(differences(trainings.folder / WHOLE, folder)) == []
 
 
 def test_a_loss_that_is_not_finite_ends_the_training_and_can_be_replayed(trainings):

@@ -18,6 +18,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from a2d_d2.engine.non_finite import NonFiniteSteps
+from a2d_d2.engine.ranks import share_buffers
 from a2d_d2.engine.stop import Stopped, StopRequest
 from a2d_d2.engine.trainer import MixedPrecisionTrainer
 
@@ -87,6 +88,8 @@ def _run(rank, folder):
         except Stopped as error:
             seen["stopped"], seen["code"] = number, error.code
     seen["skipped"] = trainer.non_finite.skipped
+    share_buffers(model)
+    seen["shared"] = model.module.norm.running_mean.tolist()
     (folder / f"{rank}.json").write_text(json.dumps(seen))
 
 

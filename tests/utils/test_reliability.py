@@ -14,6 +14,7 @@ KILLS = {
     "while_writing_a_checkpoint": 7,
     "before_the_first_checkpoint": 3,
     "failures": [],
+    "variants": {"one process": {}, "two stages": {}},
 }
 FUZZ = {
     "total": {"cases": 900, "rejected": 700, "accepted": 199, "failures": 1},
@@ -63,6 +64,7 @@ def test_figures():
     found = cells(kills=KILLS, fuzz=FUZZ, mutants=MUTANTS)
     tried, result = found["tools/measure_kills.py"]
     assert tried.startswith("50 kills (SIGKILL) at random moments of 10 trainings, 7 of them")
+    assert tried.endswith(" (one process, two stages)")
     assert result == "50 of 50 kills survived, bit for bit"
     tried, result = found["tools/fuzz.py"]
     assert tried == "900 damaged files of 2 kinds"
