@@ -194,6 +194,8 @@ def _train_net(arguments: Sequence[str], log: Path) -> None:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
     os.chdir(REPOSITORY)
+    multiprocessing.set_start_method("fork", force=True)  # of loaders: the server's is its own
+    os.environ["OMP_NUM_THREADS"] = "1"  # of further processes
     torch.set_num_threads(1)
     cv2.setNumThreads(0)  # flow depends on it, and a loader's process has one thread
     sys.argv = ["train_net.py", *arguments]
