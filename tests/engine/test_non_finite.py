@@ -173,6 +173,43 @@ def test_a_compressed_file_is_refused(replay_toy):
         replay(path)
 
 
+def _frames(*shape):
+    return {"image": torch.zeros(*shape, dtype=torch.uint8)}
+
+
+@pytest.mark.parametrize(
+    ("clips", "words"),
+    [
+        ([{"flow": torch.zeros(1).expand(9000, 9000)}], "more values than are stored for them"),
+        ([_frames(1, 3, 8192, 1), _frames(1, 3, 1, 8192)], "padded to one size"),  # 2 x 2^26
+        ([_frames(3, 200, 200)] * 50, "padded to one size"),  # 2 000 000; 120 000 bytes are stored
+        ([_frames(1, 3, 1, 1)] * 1000, "padded to one size"),  # 1 024 000
+        ([_frames(2, 3, 64, 64) | {"key_positions": [0, 1, 1]}], "3 key frames of 2 frames"),
+        ([_frames(2, 3, 64, 64) | {"neighbours": torch.zeros(4, 1)}], "4 key frames of 2 frames"),
+        # What a training may write comes as far as the model, which wants "x".
+        ([_frames(2, 3, 64, 64) | {"key_positions": [0, 1]}], "KeyError"),
+        ([_frames(3, 64, 64) | {"neighbours": torch.tensor(0)}], "KeyError"),
+    ],
+)
+def test_a_batch_that_is_larger_than_its_file_is_refused(replay_toy, clips, words):
+    path = replay_toy(toy.batch(NAN))
+    data = torch.load(path, weights_only=False)
+    data["processes"][0]["clips"] = clips
+    torch.save(data, path)
+    assert path.stat().st_size < 200_000
+    with pytest.raises(ValueError, match=f"{path}.*{words}"):
+        replay(path)
+
+
+def test_a_frame_is_as_large_as_elsewhere(replay_toy, monkeypatch):
+    monkeypatch.setattr(non_finite, "MAX_PIXELS", 64 * 48 - 1)
+    path = replay_toy([each | _frames(3, 48, 64) for each in toy.batch(NAN)])
+    with pytest.raises(ValueError, match=f"{path}.*frames of 64 x 48 pixels; more than 3071 are"):
+        replay(path)
+    monkeypatch.setattr(non_finite, "MAX_PIXELS", 64 * 48)
+    assert replay(path)[0] == {"step": 7, "what": "loss"}
+
+
 def test_a_batch_of_something_else_is_refused(replay_toy):
     path = replay_toy(toy.batch(NAN))
     data = torch.load(path, weights_only=False)
