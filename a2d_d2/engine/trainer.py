@@ -149,7 +149,10 @@ class MixedPrecisionTrainer(SimpleTrainer):
         return super().state_dict() | own
 
     def load_state_dict(self, state_dict: dict) -> None:
-        super().load_state_dict(state_dict)
+        super().load_state_dict(state_dict)  # which compares the number of parameters
+        for group in self.optimizer.param_groups:
+            if missing := self.optimizer.defaults.keys() - group.keys():
+                raise ValueError(f"its optimiser is another one, without {min(missing)}")
         self.scaler.load_state_dict(state_dict["scaler"])
         if self.non_finite is not None and "non_finite" in state_dict:  # older checkpoints lack it
             self.non_finite.load_state_dict(state_dict["non_finite"])

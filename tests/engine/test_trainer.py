@@ -195,6 +195,27 @@ def test_state_of_another_training_is_one_line(state, tiny_options, tmp_path):
         made.resume_or_load(resume=True)
 
 
+@pytest.mark.parametrize(
+    ("saved", "other", "words"),
+    [
+        ("ADAMW", ["SOLVER.OPTIMIZER", "SGD"], "another one, without dampening"),
+        ("SGD", ["SOLVER.OPTIMIZER", "ADAMW"], "another one, without betas"),
+        ("SGD", ["MODEL.BACKBONE.FREEZE_AT", 2], "parameter group"),
+    ],
+)
+def test_another_optimizer_is_one_line(saved, other, words, tiny_options, tmp_path):
+    def make(*options):
+        config = str(ROOT / "configs/synthetic/R18_FPN.yaml")
+        return ActorActionTrainer(setup_cfg(config, [*tiny_options, *options]))
+
+    first = make("SOLVER.OPTIMIZER", saved)
+    first.iter = 7
+    first.checkpointer.save("model_0000007", iteration=7)
+    make("SOLVER.OPTIMIZER", saved).resume_or_load(resume=True)
+    with pytest.raises(ValueError, match=rf"cannot go on from .*0007\.pth: .*{words}.*resume with"):
+        make("SOLVER.OPTIMIZER", saved, *other).resume_or_load(resume=True)
+
+
 def test_half_a_line_of_the_log_is_cut_off(tmp_path):
     log = tmp_path / "metrics.json"
     drop_half_line(str(log))
