@@ -168,7 +168,9 @@ class ResumableBestCheckpointer(hooks.BestCheckpointer):
             try:
                 best = json.loads(self._score_file.read_text(encoding="utf-8"))
                 score, step = float(best["score"]), int(best["iteration"])
-            except (ValueError, TypeError, LookupError, RecursionError) as error:
+                if not math.isfinite(score):
+                    raise ValueError(f"a score of {score}")
+            except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
                 raise ValueError(
                     f"{self._score_file} is damaged: it should hold the best score so far; without "
                     "the file the next evaluation counts as the best"

@@ -176,7 +176,16 @@ def test_a_score_is_never_noted_before_its_weights_are_there(tmp_path, monkeypat
     assert json.loads((tmp_path / "model_best.json").read_text())["score"] == 40.0
 
 
-@pytest.mark.parametrize("damaged", ["{", "5", '{"score": []}', '{"score": 1}'])
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        *("{", "5", '{"score": []}', '{"score": 1}'),
+        '{"score": 1.0, "iteration": Infinity}',
+        '{"score": NaN, "iteration": 3}',
+        '{"score": -Infinity, "iteration": 3}',
+        '{"score": 1' + "0" * 400 + ', "iteration": 3}',
+    ],
+)
 def test_a_damaged_best_score_is_one_line(damaged, tmp_path):
     made = ResumableBestCheckpointer(0, BestModelWriter(nn.Linear(1, 1), str(tmp_path)), "s")
     made.trainer = SimpleNamespace(start_iter=1)
