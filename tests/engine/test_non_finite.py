@@ -1,6 +1,7 @@
 """Steps that are not finite change nothing, are kept, and can be done again."""
 
 import importlib.util
+import io
 import json
 import math
 import subprocess
@@ -74,6 +75,34 @@ def test_float16_halves_its_scale_down_to_one(tmp_path, package_log):
     assert all(x.equal(y) for x, y in zip(before, _state(trainer), strict=True))
     with pytest.raises(ValueError, match="the gradient of step 18 is not finite"):
         toy.step(trainer, 18)
+
+
+def test_a_resumed_training_goes_on_with_its_scale(tmp_path):
+    """Doubled after 3 steps that are finite, halved after one that is not."""
+
+    def make():
+        trainer = _make([toy.batch()] * 2 + [toy.batch(root=True)] + [toy.batch()] * 3, tmp_path)
+        trainer.scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=3)
+        return trainer
+
+    def seen(trainer):
+        state = trainer.scaler.state_dict()
+        return trainer.scaler.get_scale(), state["_growth_tracker"]
+
+    trainer = make()
+    for number, expected in enumerate([(8, 1), (8, 2), (4, 0), (4, 1)]):
+        toy.step(trainer, number)
+        assert seen(trainer) == expected
+    saved = io.BytesIO()
+    torch.save(trainer.state_dict(), saved)
+    saved.seek(0)
+    resumed = make()
+    assert seen(resumed) == (8, 0)
+    resumed.load_state_dict(torch.load(saved, weights_only=True))
+    assert seen(resumed) == (4, 1)
+    for number, expected in enumerate([(4, 2), (8, 0)]):
+        toy.step(resumed, number)  # of good batches
+        assert seen(resumed) == expected
 
 
 def test_too_many_end_the_training_also_after_a_restart(tmp_path):
