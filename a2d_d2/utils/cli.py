@@ -26,6 +26,13 @@ def counted(number: int, noun: str) -> str:
     return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
 
 
+def check_not_negative(**numbers: int) -> None:
+    """ValueError when a number is less than 0; names its option."""
+    for name, value in numbers.items():
+        if value < 0:
+            raise ValueError(f"--{name} is {value}; it must be at least 0")
+
+
 class _LostLines:
     """In place of ``logging.Handler.handleError``, which prints a traceback for each line.
 

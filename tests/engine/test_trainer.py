@@ -278,12 +278,13 @@ def test_deterministic_kernels_are_asked_for_by_the_key(tiny_options, monkeypatc
         (["DATASETS.LABEL_SPACE", "/nowhere.yaml"], ["/nowhere.yaml"]),
         (["--num-gpus", "2", "DATASETS.ROOT", "/nowhere"], ["/nowhere", "videoset.csv"]),
         (["--eval-only"], ["MODEL.WEIGHTS is empty"]),
+        (["--seed=-5"], ["--seed is -5; it must be at least 0"]),
         (["MODEL.CLASSES", "pairs"], ["MODEL.CLASSES", "ActorActionROIHeads"]),
     ],
 )
 def test_a_users_mistake_is_one_line(tiny_options, options, words):
     flags = options[: options.index("DATASETS.ROOT")] if "--num-gpus" in options else []
-    flags = ["--eval-only"] if "--eval-only" in options else flags
+    flags = options[:1] if options[0] in ("--eval-only", "--seed=-5") else flags
     done = _train_net(*flags, *tiny_options, *options[len(flags) :], expect=2)
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ")
