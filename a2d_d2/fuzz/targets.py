@@ -544,21 +544,24 @@ class Replays(Target):
             steps.skip(7, "loss", model, clips, generator_states(), losses)
         (path,) = (self.folder / "steps").iterdir()
         self.file = path.read_bytes()
-        whole = torch.load(path, weights_only=False)  # our own
-        bombs = [
+        self.whole = torch.load(path, weights_only=False)  # our own
+        self.batches = [
+            clips,
             [clips[0] | {"image": torch.zeros(1).expand(2, 3, 9000, 9000)}],
             [clips[0] | {"flow": torch.zeros(1, dtype=torch.uint8).expand(4, 3, 8000, 8000)}],
             clips * 5000,
             [clips[0] | {"key_positions": [0] * 10**6}],
             [clips[0] | {"neighbours": torch.zeros(10**5, 3, dtype=torch.int64)}],
         ]
-        self.seeds = [whole]
-        for bomb in bombs:
-            processes = [each | {"clips": bomb} for each in whole["processes"]]
-            self.seeds.append(whole | {"processes": processes})
 
     def cases(self):
-        return mutations.torch_files(self.seeds) | mutations.damaged([self.file])
+        values = mutations.changed([self.whole])
+        values |= mutations.changed(self.batches).map(self._with)
+        return mutations.torch_files(values) | mutations.damaged([self.file])
+
+    def _with(self, clips):
+        (process,) = self.whole["processes"]
+        return self.whole | {"processes": [process | {"clips": clips}]}
 
     def is_named(self, message):
         return super().is_named(message) or re.search(r"\b[A-Z]+\.[A-Z_.]+\b", message) is not None
