@@ -21,13 +21,16 @@ from a2d_d2.engine.logs import set_up
 from a2d_d2.engine.stages import train_stages
 from a2d_d2.engine.trainer import ActorActionTrainer
 from a2d_d2.modeling.start_weights import load_trained_weights
-from a2d_d2.utils.cli import run_tool
+from a2d_d2.utils.cli import check_not_negative, run_tool
 from a2d_d2.utils.files import make_folder
 
 
 def main(args: argparse.Namespace) -> None:
     """Trains, or with --eval-only evaluates, in one process of the job."""
-    seed = [] if args.seed is None else ["SEED", str(args.seed)]
+    seed = []
+    if args.seed is not None:
+        check_not_negative(seed=args.seed)  # the key's -1 means none
+        seed = ["SEED", str(args.seed)]
     cfg = setup_cfg(args.config_file, [*args.opts, *seed])
     make_folder(cfg.OUTPUT_DIR)
     set_up(cfg, args)

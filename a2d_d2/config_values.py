@@ -259,6 +259,7 @@ _TABLE = (
     (_whole(0, 1024), "DATALOADER.NUM_WORKERS"),
     (_one_of("TrainingSampler"), "DATALOADER.SAMPLER_TRAIN"),
     (_whole(0), "DATASETS.HOLD_OUT"),
+    (_whole(-1), "SEED"),
     (Rule("a list of names without repetition", lambda x: len(x) == len(set(x))), "DATASETS.TEST"),
     # ---- solver
     (

@@ -38,6 +38,7 @@ WRONG = [
     ("SOLVER.BASE_LR", -1.0, "a finite number above 0"),
     ("SOLVER.CHECKPOINTS_KEPT", -1, "a whole number of at least 0"),
     ("SOLVER.MAX_SKIPPED_STEPS", -1, "a whole number of at least 0"),
+    ("SEED", -5, "a whole number of at least -1"),
     ("SOLVER.GAMMA", 2.0, "above 0 and up to 1"),
     ("SOLVER.NUM_DECAYS", 1001, "from 0 to 1000"),
     ("SOLVER.MOMENTUM", 1.0, "at least 0 and below 1"),

@@ -5,7 +5,7 @@ import argparse
 from pathlib import Path
 
 from a2d_d2.engine.demo import FULL, MINIATURE, SEED, run_demo
-from a2d_d2.utils.cli import run_tool
+from a2d_d2.utils.cli import check_not_negative, run_tool
 
 
 def main() -> None:
@@ -16,6 +16,7 @@ def main() -> None:
         "--miniature", action="store_true", help="a few videos and steps: shows that it works"
     )
     args = parser.parse_args()
+    check_not_negative(seed=args.seed)
     run_demo(args.output, MINIATURE if args.miniature else FULL, args.seed)
 
 

@@ -14,7 +14,7 @@ from a2d_d2.utils.files import write_json
 
 TARGETS = (
     *("videoset", "annotations", "index", "label_space", "predictions", "label_maps", "flow"),
-    *("video", "cache", "config", "checkpoint", "page"),
+    *("video", "cache", "config", "checkpoint", "replay", "page"),
 )
 
 

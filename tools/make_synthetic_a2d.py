@@ -5,7 +5,7 @@ import argparse
 
 from a2d_d2.data.synthetic import make_release
 from a2d_d2.data.synthetic.pictures import write_pictures
-from a2d_d2.utils.cli import run_tool
+from a2d_d2.utils.cli import check_not_negative, run_tool
 
 
 def main() -> None:
@@ -29,9 +29,7 @@ def main() -> None:
     if args.contact_sheet:
         print(*write_pictures(args.contact_sheet), sep="\n")
         return
-    for name, value in (("train", args.train), ("test", args.test)):
-        if value < 0:
-            raise ValueError(f"--{name} is {value}; it must be at least 0")
+    check_not_negative(train=args.train, test=args.test, seed=args.seed)
     if args.train + args.test == 0:
         raise ValueError("--train and --test are both 0: there is no release without videos")
     make_release(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from a2d_d2.benchmark.common import check_counts
 from a2d_d2.engine.kills import Trainings, measure_kills
-from a2d_d2.utils.cli import run_tool
+from a2d_d2.utils.cli import check_not_negative, run_tool
 from a2d_d2.utils.files import write_json
 
 
@@ -22,6 +22,7 @@ def main() -> int:
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs for train_net.py")
     args = parser.parse_args()
     check_counts(kills=args.kills, kills_per_run=args.kills_per_run, steps=args.steps)
+    check_not_negative(seed=args.seed)
     with tempfile.TemporaryDirectory() as folder:
         trainings = Trainings(Path(args.work or folder).absolute(), args.steps, args.opts)
         result = measure_kills(

@@ -145,7 +145,7 @@ class RunCheckpointer(SafeCheckpointer):
         try:
             data = load_torch(path, device="meta")
         except CompressedError:
-            return "is broken (it has compressed parts)"
+            return "is broken (it stands for more than it holds)"
         except _NO_CHECKPOINT:
             return "is broken (not a checkpoint of tensors and plain types alone)"
         data = data if isinstance(data, dict) else {}

@@ -23,6 +23,7 @@ from a2d_d2.engine.precision import autocast, precision
 from a2d_d2.engine.step import add_mean, parts_of, training_losses
 from a2d_d2.utils.config_files import BASE_KEY, flat_keys, read_keys
 from a2d_d2.utils.files import atomic_stream
+from a2d_d2.utils.untrusted import MAX_PIXELS
 from a2d_d2.utils.weights import CompressedError, load_torch
 
 FOLDER = "non_finite"  # in OUTPUT_DIR
@@ -242,6 +243,10 @@ def _read(path: Path) -> dict:
         raise ValueError(f"cannot read {path}: it holds more than a batch") from error
     if not _is_batch(data):
         raise ValueError(f"{path} holds no batch to replay; a training writes them to {FOLDER}/")
+    for process in data["processes"]:
+        clips = [clip for clip in process["clips"] if isinstance(clip, dict)]
+        if problem := _too_large(clips, path.stat().st_size):
+            raise ValueError(f"cannot replay {path}: its batch has {problem}")
     return data
 
 
@@ -257,6 +262,27 @@ def _is_batch(data) -> bool:
             for each in data["processes"]
         )
     )
+
+
+def _too_large(clips: Sequence[dict], size: int) -> str | None:
+    """Why a batch takes more memory than a file of ``size`` bytes can mean; None if it does not."""
+    frames, keys, height, width = 0, 0, 32, 32  # pixels to which a model pads smaller frames
+    for clip in clips:
+        for name in ("image", "flow"):
+            array = clip.get(name)
+            if isinstance(array, Tensor) and array.ndim >= 3:  # ([F,] 3, H, W)
+                *counts, _, h, w = array.shape
+                if h * w > MAX_PIXELS:
+                    return f"frames of {w} x {h} pixels; more than {MAX_PIXELS} are not read"
+                frames += math.prod(counts)
+                height, width = max(height, h), max(width, w)
+        rows = [clip.get(name) for name in ("key_positions", "neighbours")]
+        keys += max([len(x) for x in rows if isinstance(x, list) or getattr(x, "ndim", 0)] or [0])
+    if keys > frames > 0:
+        return f"{keys} key frames of {frames} frames"
+    if frames * height * width > size:  # each pixel takes some bytes
+        return "frames that have, padded to one size, more pixels than the file has bytes"
+    return None
 
 
 def _has(value, **types: type) -> bool:

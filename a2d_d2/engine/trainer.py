@@ -149,7 +149,10 @@ class MixedPrecisionTrainer(SimpleTrainer):
         return super().state_dict() | own
 
     def load_state_dict(self, state_dict: dict) -> None:
-        super().load_state_dict(state_dict)
+        super().load_state_dict(state_dict)  # which compares the number of parameters
+        for group in self.optimizer.param_groups:
+            if missing := self.optimizer.defaults.keys() - group.keys():
+                raise ValueError(f"its optimiser is another one, without {min(missing)}")
         self.scaler.load_state_dict(state_dict["scaler"])
         if self.non_finite is not None and "non_finite" in state_dict:  # older checkpoints lack it
             self.non_finite.load_state_dict(state_dict["non_finite"])
@@ -165,7 +168,9 @@ class ResumableBestCheckpointer(hooks.BestCheckpointer):
             try:
                 best = json.loads(self._score_file.read_text(encoding="utf-8"))
                 score, step = float(best["score"]), int(best["iteration"])
-            except (ValueError, TypeError, LookupError, RecursionError) as error:
+                if not math.isfinite(score):
+                    raise ValueError(f"a score of {score}")
+            except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
                 raise ValueError(
                     f"{self._score_file} is damaged: it should hold the best score so far; without "
                     "the file the next evaluation counts as the best"

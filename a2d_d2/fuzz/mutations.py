@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import h5py
 import numpy as np
+import torch
 import yaml
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
@@ -179,6 +180,17 @@ def yaml_files(seeds: Sequence) -> SearchStrategy[bytes]:
 
 # Values that keys of a configuration may be set to by a slip.
 _SLIPS = (0, -1, -3, 1, 2, 3, 7, 10**8 + 1, 10**21, 0.5, -0.5, 1.5, 1e30, "foo", "", True, False)
+
+
+def torch_files(values: SearchStrategy) -> SearchStrategy[bytes]:
+    """Files of torch.save."""
+
+    def save(value) -> bytes:
+        stream = io.BytesIO()
+        torch.save(value, stream)
+        return stream.getvalue()
+
+    return values.map(save)
 
 
 @st.composite

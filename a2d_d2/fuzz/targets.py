@@ -10,6 +10,7 @@ import html.parser
 import io
 import itertools
 import json
+import math
 import os
 import pickle
 import re
@@ -23,6 +24,7 @@ import numpy as np
 import torch
 import yaml
 from detectron2.config import CfgNode
+from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import EventStorage
 from PIL import Image
 from torch import nn
@@ -41,6 +43,7 @@ from a2d_d2.data.layout import (
 from a2d_d2.data.mapper import build_mapper
 from a2d_d2.data.video import iter_frames
 from a2d_d2.engine.kills import TINY
+from a2d_d2.engine.non_finite import NonFiniteSteps, describe, generator_states, replay
 from a2d_d2.engine.precision import precision
 from a2d_d2.engine.trainer import ActorActionTrainer, MixedPrecisionTrainer, parts_of_a_batch
 from a2d_d2.evaluation.predictions import decode_mask, encode_mask, read_predictions
@@ -348,19 +351,7 @@ class Configs(Target):
             value.pop("_BASE_", None)
             self.seeds.append(value)
         self.seeds.append({"INPUT": {"CLIP": {"LENGTH": 3, "STRIDE": 2}, "COLOR_JITTER": 0.1}})
-        root = self.folder / "A2D"
-        shutil.copytree(self.release, root)
-        values = TINY | {
-            "DATASETS.ROOT": str(root),
-            "OUTPUT_DIR": str(self.folder / "output"),
-            "SOLVER.IMS_PER_BATCH": 1,
-            # Most of a step would be to start the many weights of a ResNet-18.
-            "MODEL.RESNETS.DEPTH": 50,
-            "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
-            "MODEL.RESNETS.RES2_OUT_CHANNELS": 16,
-            "MODEL.RESNETS.WIDTH_PER_GROUP": 4,
-        }
-        tiny = setup_cfg(str(CONFIGS / "synthetic/R18_FPN.yaml"), [*_options(values)])
+        tiny = _tiny_cfg(self)
         (self.folder / "tiny.yaml").write_text(tiny.dump(), encoding="utf-8")
         self.tiny = {
             key: list(value) if isinstance(value, tuple) else value
@@ -386,6 +377,24 @@ class Configs(Target):
         if b"tiny.yaml" in data and _is_small(cfg):
             with contextlib.suppress(FloatingPointError):  # of large numbers: no mistake of a key
                 _take_a_step(cfg)
+
+
+def _tiny_cfg(target: Target) -> CfgNode:
+    """A training of a tiny network, on a copy of the release."""
+    torch.set_num_threads(1)  # its tensors are so small that a second one costs time
+    root = target.folder / "A2D"
+    shutil.copytree(target.release, root)
+    values = TINY | {
+        "DATASETS.ROOT": str(root),
+        "OUTPUT_DIR": str(target.folder / "output"),
+        "SOLVER.IMS_PER_BATCH": 1,
+        # Most of a step would be to start the many weights of a ResNet-18.
+        "MODEL.RESNETS.DEPTH": 50,
+        "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
+        "MODEL.RESNETS.RES2_OUT_CHANNELS": 16,
+        "MODEL.RESNETS.WIDTH_PER_GROUP": 4,
+    }
+    return setup_cfg(str(CONFIGS / "synthetic/R18_FPN.yaml"), [*_options(values)])
 
 
 def _take_a_step(cfg: CfgNode) -> None:
@@ -520,6 +529,52 @@ class _Reduced:
         return self.call
 
 
+class Replays(Target):
+    """Steps that were not finite, kept for replay."""
+
+    def prepare(self):
+        cfg = _tiny_cfg(self)
+        cfg.merge_from_list(["DATALOADER.NUM_WORKERS", 0])
+        seed_all_rng(cfg.SEED)
+        steps = NonFiniteSteps(self.folder / "steps", cfg.dump(), max_skipped=0)
+        clips = next(iter(ActorActionTrainer.build_train_loader(cfg)))
+        model = ActorActionTrainer.build_model(cfg)
+        losses = {"loss_cls": torch.tensor(math.nan)}
+        with contextlib.suppress(ValueError):  # which ends a training
+            steps.skip(7, "loss", model, clips, generator_states(), losses)
+        (path,) = (self.folder / "steps").iterdir()
+        self.file = path.read_bytes()
+        self.whole = torch.load(path, weights_only=False)  # our own
+        self.batches = [
+            clips,
+            [clips[0] | {"image": torch.zeros(1).expand(2, 3, 9000, 9000)}],
+            [clips[0] | {"flow": torch.zeros(1, dtype=torch.uint8).expand(4, 3, 8000, 8000)}],
+            clips * 5000,
+            [clips[0] | {"key_positions": [0] * 10**6}],
+            [clips[0] | {"neighbours": torch.zeros(10**5, 3, dtype=torch.int64)}],
+        ]
+
+    def cases(self):
+        values = mutations.changed([self.whole])
+        values |= mutations.changed(self.batches).map(self._with)
+        return mutations.torch_files(values) | mutations.damaged([self.file])
+
+    def _with(self, clips):
+        (process,) = self.whole["processes"]
+        return self.whole | {"processes": [process | {"clips": clips}]}
+
+    def is_named(self, message):
+        return super().is_named(message) or re.search(r"\b[A-Z]+\.[A-Z_.]+\b", message) is not None
+
+    def read(self, data):
+        facts, found = replay(self.path)
+        value = torch.load(io.BytesIO(data), weights_only=True)
+        assert facts == {"step": value["step"], "what": value["what"]}
+        for rank, (each, process) in enumerate(zip(found, value["processes"], strict=True)):
+            assert str(each.stored) == str(process["losses"]), "other losses"  # nan is not nan
+            assert describe(each, rank)
+
+
 class Pages(Target):
     """Names of files and classes, scores and training logs, on pages."""
 
@@ -625,5 +680,6 @@ TARGETS: dict[str, Callable[[Path, Path], Target]] = {
     "cache": Caches,
     "config": Configs,
     "checkpoint": Checkpoints,
+    "replay": Replays,
     "page": Pages,
 }

@@ -42,6 +42,13 @@ def split_options(flag: str, words: Sequence[str]) -> tuple[list[str], list[str]
     return list(words[:place]), list(words[place:])
 
 
+def check_not_negative(**numbers: int) -> None:
+    """ValueError when a number is less than 0; names its option."""
+    for name, value in numbers.items():
+        if value < 0:
+            raise ValueError(f"--{name} is {value}; it must be at least 0")
+
+
 class _LostLines:
     """In place of ``logging.Handler.handleError``, which prints a traceback for each line.
 

@@ -9,13 +9,14 @@ import os
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import BinaryIO
 from urllib.parse import parse_qs
 
 import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from torch import Tensor
 
 
 class SafeCheckpointer(DetectionCheckpointer):
@@ -54,13 +55,47 @@ def load_torch(path: str | os.PathLike, device: str = "cpu"):
 
     Raises:
         pickle.UnpicklingError: the file asks for something else, or is cut off.
-        CompressedError: a part of it is compressed, or several share their bytes. torch.save
-            stores each as it is.
+        CompressedError: a part of it is compressed, several share their bytes, or a tensor has more
+            values than are stored for it. torch.save stores each part as it is.
     """
     with open(path, "rb") as stream:
         if stream.read(4) == b"PK\3\4":  # by this torch tells it from its older format
             _check_parts(stream, path)
-    return torch.load(path, map_location=device, weights_only=True)
+    value = torch.load(path, map_location=device, weights_only=True)
+    size = os.path.getsize(path)
+    if not all(_is_stored(tensor, size) for tensor in _tensors(value)):
+        raise CompressedError(
+            f"{path} has tensors of more values than are stored for them (expanded or sparse), "
+            "which could stand for more than memory holds; write a file that you trust again with "
+            "torch.save, from copies of them"
+        )
+    return value
+
+
+def _is_stored(tensor: Tensor, size: int) -> bool:
+    """Whether each value of a tensor has bytes of its own, in a file of ``size`` bytes."""
+    if tensor.layout != torch.strided:
+        return False
+    held = min(size, tensor.untyped_storage().nbytes())  # on "meta" as the file claims
+    return tensor.numel() * tensor.element_size() <= held
+
+
+def _tensors(value) -> Iterator[Tensor]:
+    """The tensors in a value, which may nest deeply or hold itself, each once."""
+    left, seen = [value], set()
+    while left:
+        each = left.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if isinstance(each, Tensor):
+            yield each
+        elif isinstance(each, Mapping):
+            left.extend(each.values())
+        elif isinstance(each, list | tuple | set):
+            left.extend(each)
+        elif hasattr(each, "__dict__"):
+            left.append(vars(each))
 
 
 def _check_parts(stream: BinaryIO, path: str | os.PathLike) -> None:

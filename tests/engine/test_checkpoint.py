@@ -109,7 +109,7 @@ def test_a_compressed_checkpoint_is_passed_over(tmp_path, package_log):
         for name, content in parts.items():
             archive.writestr(name, content)
     assert _checkpointer(tmp_path).find_last() == str(tmp_path / "model_0000000.pth")
-    assert f"{path} is broken (it has compressed parts)" in package_log.text
+    assert f"{path} is broken (it stands for more than it holds)" in package_log.text
 
 
 def test_damaged_names_of_checkpoints(tmp_path, package_log):

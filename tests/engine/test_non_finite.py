@@ -1,6 +1,7 @@
 """Steps that are not finite change nothing, are kept, and can be done again."""
 
 import importlib.util
+import io
 import json
 import math
 import subprocess
@@ -74,6 +75,34 @@ def test_float16_halves_its_scale_down_to_one(tmp_path, package_log):
     assert all(x.equal(y) for x, y in zip(before, _state(trainer), strict=True))
     with pytest.raises(ValueError, match="the gradient of step 18 is not finite"):
         toy.step(trainer, 18)
+
+
+def test_a_resumed_training_goes_on_with_its_scale(tmp_path):
+    """Doubled after 3 steps that are finite, halved after one that is not."""
+
+    def make():
+        trainer = _make([toy.batch()] * 2 + [toy.batch(root=True)] + [toy.batch()] * 3, tmp_path)
+        trainer.scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=3)
+        return trainer
+
+    def seen(trainer):
+        state = trainer.scaler.state_dict()
+        return trainer.scaler.get_scale(), state["_growth_tracker"]
+
+    trainer = make()
+    for number, expected in enumerate([(8, 1), (8, 2), (4, 0), (4, 1)]):
+        toy.step(trainer, number)
+        assert seen(trainer) == expected
+    saved = io.BytesIO()
+    torch.save(trainer.state_dict(), saved)
+    saved.seek(0)
+    resumed = make()
+    assert seen(resumed) == (8, 0)
+    resumed.load_state_dict(torch.load(saved, weights_only=True))
+    assert seen(resumed) == (4, 1)
+    for number, expected in enumerate([(4, 2), (8, 0)]):
+        toy.step(resumed, number)  # of good batches
+        assert seen(resumed) == expected
 
 
 def test_too_many_end_the_training_also_after_a_restart(tmp_path):
@@ -171,6 +200,43 @@ def test_a_compressed_file_is_refused(replay_toy):
             target.writestr(name, part)
     with pytest.raises(ValueError, match=f"cannot read {path}: .*compressed parts.*torch.save"):
         replay(path)
+
+
+def _frames(*shape):
+    return {"image": torch.zeros(*shape, dtype=torch.uint8)}
+
+
+@pytest.mark.parametrize(
+    ("clips", "words"),
+    [
+        ([{"flow": torch.zeros(1).expand(9000, 9000)}], "more values than are stored for them"),
+        ([_frames(1, 3, 8192, 1), _frames(1, 3, 1, 8192)], "padded to one size"),  # 2 x 2^26
+        ([_frames(3, 200, 200)] * 50, "padded to one size"),  # 2 000 000; 120 000 bytes are stored
+        ([_frames(1, 3, 1, 1)] * 1000, "padded to one size"),  # 1 024 000
+        ([_frames(2, 3, 64, 64) | {"key_positions": [0, 1, 1]}], "3 key frames of 2 frames"),
+        ([_frames(2, 3, 64, 64) | {"neighbours": torch.zeros(4, 1)}], "4 key frames of 2 frames"),
+        # What a training may write comes as far as the model, which wants "x".
+        ([_frames(2, 3, 64, 64) | {"key_positions": [0, 1]}], "KeyError"),
+        ([_frames(3, 64, 64) | {"neighbours": torch.tensor(0)}], "KeyError"),
+    ],
+)
+def test_a_batch_that_is_larger_than_its_file_is_refused(replay_toy, clips, words):
+    path = replay_toy(toy.batch(NAN))
+    data = torch.load(path, weights_only=False)
+    data["processes"][0]["clips"] = clips
+    torch.save(data, path)
+    assert path.stat().st_size < 200_000
+    with pytest.raises(ValueError, match=f"{path}.*{words}"):
+        replay(path)
+
+
+def test_a_frame_is_as_large_as_elsewhere(replay_toy, monkeypatch):
+    monkeypatch.setattr(non_finite, "MAX_PIXELS", 64 * 48 - 1)
+    path = replay_toy([each | _frames(3, 48, 64) for each in toy.batch(NAN)])
+    with pytest.raises(ValueError, match=f"{path}.*frames of 64 x 48 pixels; more than 3071 are"):
+        replay(path)
+    monkeypatch.setattr(non_finite, "MAX_PIXELS", 64 * 48)
+    assert replay(path)[0] == {"step": 7, "what": "loss"}
 
 
 def test_a_batch_of_something_else_is_refused(replay_toy):

@@ -176,7 +176,16 @@ def test_a_score_is_never_noted_before_its_weights_are_there(tmp_path, monkeypat
     assert json.loads((tmp_path / "model_best.json").read_text())["score"] == 40.0
 
 
-@pytest.mark.parametrize("damaged", ["{", "5", '{"score": []}', '{"score": 1}'])
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        *("{", "5", '{"score": []}', '{"score": 1}'),
+        '{"score": 1.0, "iteration": Infinity}',
+        '{"score": NaN, "iteration": 3}',
+        '{"score": -Infinity, "iteration": 3}',
+        '{"score": 1' + "0" * 400 + ', "iteration": 3}',
+    ],
+)
 def test_a_damaged_best_score_is_one_line(damaged, tmp_path):
     made = ResumableBestCheckpointer(0, BestModelWriter(nn.Linear(1, 1), str(tmp_path)), "s")
     made.trainer = SimpleNamespace(start_iter=1)
@@ -193,6 +202,27 @@ def test_state_of_another_training_is_one_line(state, tiny_options, tmp_path):
     torch.save(torch.load(path) | {"trainer": state}, path)
     with pytest.raises(ValueError, match=r"cannot go on from .*model_0000007\.pth: .*resume with"):
         made.resume_or_load(resume=True)
+
+
+@pytest.mark.parametrize(
+    ("saved", "other", "words"),
+    [
+        ("ADAMW", ["SOLVER.OPTIMIZER", "SGD"], "another one, without dampening"),
+        ("SGD", ["SOLVER.OPTIMIZER", "ADAMW"], "another one, without betas"),
+        ("SGD", ["MODEL.BACKBONE.FREEZE_AT", 2], "parameter group"),
+    ],
+)
+def test_another_optimizer_is_one_line(saved, other, words, tiny_options, tmp_path):
+    def make(*options):
+        config = str(ROOT / "configs/synthetic/R18_FPN.yaml")
+        return ActorActionTrainer(setup_cfg(config, [*tiny_options, *options]))
+
+    first = make("SOLVER.OPTIMIZER", saved)
+    first.iter = 7
+    first.checkpointer.save("model_0000007", iteration=7)
+    make("SOLVER.OPTIMIZER", saved).resume_or_load(resume=True)
+    with pytest.raises(ValueError, match=rf"cannot go on from .*0007\.pth: .*{words}.*resume with"):
+        make("SOLVER.OPTIMIZER", saved, *other).resume_or_load(resume=True)
 
 
 def test_half_a_line_of_the_log_is_cut_off(tmp_path):
@@ -248,12 +278,13 @@ def test_deterministic_kernels_are_asked_for_by_the_key(tiny_options, monkeypatc
         (["DATASETS.LABEL_SPACE", "/nowhere.yaml"], ["/nowhere.yaml"]),
         (["--num-gpus", "2", "DATASETS.ROOT", "/nowhere"], ["/nowhere", "videoset.csv"]),
         (["--eval-only"], ["MODEL.WEIGHTS is empty"]),
+        (["--seed=-5"], ["--seed is -5; it must be at least 0"]),
         (["MODEL.CLASSES", "pairs"], ["MODEL.CLASSES", "ActorActionROIHeads"]),
     ],
 )
 def test_a_users_mistake_is_one_line(tiny_options, options, words):
     flags = options[: options.index("DATASETS.ROOT")] if "--num-gpus" in options else []
-    flags = ["--eval-only"] if "--eval-only" in options else flags
+    flags = options[:1] if options[0] in ("--eval-only", "--seed=-5") else flags
     done = _train_net(*flags, *tiny_options, *options[len(flags) :], expect=2)
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ")

@@ -10,6 +10,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
+from detectron2.structures import Boxes, Instances
 from torch import nn
 
 from a2d_d2.modeling.start_weights import load_weights
@@ -166,6 +167,34 @@ def test_torch_files_whose_parts_share_bytes_are_refused(tmp_path):
     assert path.stat().st_size < len(data) + 2000
     with pytest.raises(CompressedError):
         load_torch(path)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_tensors_of_more_values_than_are_stored_are_refused(device, legacy, tmp_path):
+    path = tmp_path / "expanded.pth"
+    once = torch.zeros(1)
+    fields = Instances((4, 4), gt_boxes=Boxes(once.expand(2, 4)))
+    torch.serialization.add_safe_globals([Instances, Boxes])
+    around = [1, {"b": (2,)}]
+    around.append(around)  # holds itself
+    for bomb in (once.expand(9000, 9000), [{"a": (nn.Parameter(once.expand(2)),)}], fields):
+        content = {"around": around, "bomb": bomb}
+        torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+        words = f"{path} has tensors of more values than are stored.*; write a file that you trust"
+        with pytest.raises(CompressedError, match=words):
+            load_torch(path, device)
+    views = [once.expand(1, 1), torch.arange(10.0)[2:5], torch.zeros(3, 4).t(), torch.zeros(0, 9)]
+    torch.save(views, path, _use_new_zipfile_serialization=not legacy)
+    assert [x.shape for x in load_torch(path, device)] == [(1, 1), (3,), (4, 3), (0, 9)]
+
+
+def test_sparse_tensors_are_refused(tmp_path):
+    place = torch.zeros(2, 1, dtype=torch.int64)
+    sparse = torch.sparse_coo_tensor(place, torch.ones(1), (10**6, 10**6), check_invariants=True)
+    torch.save({"model": sparse}, tmp_path / "sparse.pth")
+    with pytest.raises(CompressedError, match="sparse"):
+        load_torch(tmp_path / "sparse.pth")
 
 
 def test_torch_files_of_the_older_format_load(tmp_path):
