@@ -93,7 +93,7 @@ def readme_block(results: Mapping) -> str:
 
 def longer_block(results: Mapping) -> str:
     """What the README shows of trainings of more steps."""
-    tables = [_findings(results), *_coco(results), _validation(results)]
+    tables = [_findings(results), _table_3(results), *_coco(results), _validation(results)]
     parts = [table.markdown() for table in tables if table.rows]
     parts.append(
         "Written by `python tools/run_experiments.py` and `python tools/update_readme.py` "
