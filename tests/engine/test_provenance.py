@@ -2,12 +2,12 @@
 
 import argparse
 import json
+import logging
 
 import pytest
 import torch
 
-from a2d_d2.engine import provenance
-from a2d_d2.engine.logs import set_up
+from a2d_d2.engine import logs, provenance
 from a2d_d2.experiments.measure import training_origin
 
 
@@ -15,11 +15,13 @@ from a2d_d2.experiments.measure import training_origin
 def start(small_cfg, tmp_path, monkeypatch):
     """Sets a run up as train_net.py does, as of a revision."""
     cfg = small_cfg("OUTPUT_DIR", str(tmp_path))
+    # Its loggers would keep the standard output of this test.
+    monkeypatch.setattr(logs, "setup_logger", lambda **_: logging.Logger("of this test"))
 
     def make(revision, *, resume=False, eval_only=False):
         code = {"revision": revision, "dirty": False}
         monkeypatch.setattr(provenance, "describe_code", lambda: code)
-        set_up(cfg, argparse.Namespace(resume=resume, eval_only=eval_only))
+        logs.set_up(cfg, argparse.Namespace(resume=resume, eval_only=eval_only))
         path = tmp_path / "provenance.json"
         return json.loads(path.read_text()) if path.exists() else None
 
