@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from a2d_d2.utils.files import atomic_path
+from a2d_d2.utils.signals import signals_later
 from a2d_d2.utils.untrusted import MAX_PIXELS
 
 # Broken files are reported by VideoError: keep FFmpeg and OpenCV from writing to the console too.
@@ -232,7 +233,8 @@ def _open(path: str | os.PathLike) -> cv2.VideoCapture:
         if file.read(16).removeprefix(b"\xef\xbb\xbf").startswith(_LISTS):
             raise VideoError(f"{path} is a list of other files, which are not read; name these")
     # One decoder on all machines, and one thread: loaders and tools run several processes.
-    return cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    with signals_later():  # OpenCV 5 crashes where a handler raises while it reads the parameters
+        return cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
 
 
 def _header(capture: cv2.VideoCapture) -> VideoHeader:
