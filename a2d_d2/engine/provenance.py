@@ -5,7 +5,6 @@ after the first.
 """
 
 import importlib.metadata
-import json
 import platform
 import subprocess
 from pathlib import Path
@@ -19,8 +18,10 @@ from detectron2.utils import comm
 import a2d_d2
 from a2d_d2.utils.files import write_json
 from a2d_d2.utils.parallel import default_workers
+from a2d_d2.utils.untrusted import read_json
 
 FILE_NAME = "provenance.json"
+_PARTS = {"code", "versions", "machine", "processes"}
 
 
 def write_start(folder: str | Path, *, resume: bool) -> None:
@@ -36,9 +37,8 @@ def write_start(folder: str | Path, *, resume: bool) -> None:
 def read_starts(folder: str | Path) -> list[dict]:
     """The entries of the file in ``folder``, as of :func:`describe_start`; none if it is broken."""
     try:
-        starts = json.loads(Path(folder, FILE_NAME).read_text(encoding="utf-8"))
-        known = set(describe_start())
-        return starts if all(set(start) == known for start in starts) else []
+        starts = read_json(Path(folder, FILE_NAME), "starts of a training")
+        return starts if all(set(start) == _PARTS for start in starts) else []
     except (OSError, ValueError, TypeError):
         return []
 

@@ -41,7 +41,9 @@ def test_every_start_is_kept_until_a_run_begins_anew(start, tmp_path):
     assert set(training_origin(tmp_path)) == {"code", "versions", "machine", "processes"}
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"5", b"[5]", b"[[]]", b'[{"code": {}}]', b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"5", b"[5]", b"[[]]", b'[{"code": {}}]', b"\xff", b"[" * 9**5]
+)
 def test_a_broken_file_begins_anew(content, start, tmp_path):
     (tmp_path / "provenance.json").write_bytes(content)
     assert [s["code"]["revision"] for s in start("a", resume=True)] == ["a"]
