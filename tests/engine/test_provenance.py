@@ -42,7 +42,17 @@ def test_every_start_is_kept_until_a_run_begins_anew(start, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"5", b"[5]", b"[[]]", b'[{"code": {}}]', b"\xff", b"[" * 9**5]
+    "content",
+    [
+        b"",
+        b"{",
+        b"5",
+        b"[5]",
+        b"[[]]",
+        b'[{"code": {}}]',
+        b"\xff",
+        pytest.param(b"[" * 9**5, id="deep"),
+    ],
 )
 def test_a_broken_file_begins_anew(content, start, tmp_path):
     (tmp_path / "provenance.json").write_bytes(content)
